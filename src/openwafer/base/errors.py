@@ -1,0 +1,60 @@
+"""The one error tree. An exception means that the caller can act; `assert` means our bug.
+
+    WaferError
+    ├── InputError            a path, option, file or data set that the user gave is wrong
+    │   └── RunFolderError    the run folder is in use, or holds another run
+    ├── CaptureError          the module's step is not a static graph
+    ├── PlanError             the job does not fit, or the plan contradicts itself
+    ├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
+    ├── NumericsError         a loss or a gradient is NaN or infinite
+    ├── StorageError          the disk is full or refuses a write
+    └── RoleError             a role of the cluster failed
+        ├── RoleLost          a role's process ended without saying why
+        └── StallError        a role waited longer than it may
+"""
+
+from __future__ import annotations
+
+
+class WaferError(Exception):
+    """Base of every error that a caller can act on; the text says what, where, why and what next."""
+
+
+class InputError(WaferError):
+    """A path, option, file or data set that the user gave is wrong."""
+
+
+class RunFolderError(InputError):
+    """The run folder is in use by another run, or holds a run of another configuration."""
+
+
+class CaptureError(WaferError):
+    """The module's step cannot be captured as one static graph."""
+
+
+class PlanError(WaferError):
+    """The job does not fit the systems it was given, or a plan contradicts itself."""
+
+
+class CheckpointError(WaferError):
+    """A checkpoint or a MemoryX store is missing, torn, truncated or of another model."""
+
+
+class NumericsError(WaferError):
+    """A loss or a gradient became NaN or infinite."""
+
+
+class StorageError(WaferError):
+    """The disk is full or refuses a write."""
+
+
+class RoleError(WaferError):
+    """A role of the cluster (system, MemoryX, input worker) failed."""
+
+
+class RoleLost(RoleError):  # noqa: N818 - reads as the event it is
+    """A role's process ended without saying why (killed, out of memory)."""
+
+
+class StallError(RoleError):
+    """A role waited for another longer than it may."""

@@ -1,0 +1,33 @@
+"""One story, told in more or less detail: `WAFER_LOG=1..4` (errors, the run, the roles, every message)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import structlog
+
+_LEVELS = {"1": logging.ERROR, "2": logging.INFO, "3": logging.DEBUG, "4": 5}
+
+
+def configure_logs() -> None:
+    """Set up structlog for this process from `WAFER_LOG` (default 1). Logs go to standard error."""
+    level = _LEVELS.get(os.environ.get("WAFER_LOG", "1"), logging.ERROR)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger(role: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger whose lines carry the role that wrote them."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(role=role)
+    return bound
