@@ -1,16 +1,16 @@
 """The one error tree. An exception means that the caller can act; `assert` means our bug.
 
-    WaferError
-    ├── InputError            a path, option, file or data set that the user gave is wrong
-    │   └── RunFolderError    the run folder is in use, or holds another run
-    ├── CaptureError          the module's step is not a static graph
-    ├── PlanError             the job does not fit, or the plan contradicts itself
-    ├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
-    ├── NumericsError         a loss or a gradient is NaN or infinite
-    ├── StorageError          the disk is full or refuses a write
-    └── RoleError             a role of the cluster failed
-        ├── RoleLost          a role's process ended without saying why
-        └── StallError        a role waited longer than it may
+WaferError
+├── InputError            a path, option, file or data set that the user gave is wrong
+│   └── RunFolderError    the run folder is in use, or holds another run
+├── CaptureError          the module's step is not a static graph
+├── PlanError             the job does not fit, or the plan contradicts itself
+├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
+├── NumericsError         a loss or a gradient is NaN or infinite
+├── StorageError          the disk is full or refuses a write
+└── RoleError             a role of the cluster failed
+    ├── RoleLost          a role's process ended without saying why
+    └── StallError        a role waited longer than it may
 """
 
 from __future__ import annotations

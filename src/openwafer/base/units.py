@@ -51,7 +51,13 @@ def format_bytes(size_bytes: float) -> str:
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}" if size >= 10 else f"{size:.2f} {unit}"
+            return (
+                f"{size:.0f} B"
+                if unit == "B"
+                else f"{size:.3g} {unit}"
+                if size >= 10
+                else f"{size:.2f} {unit}"
+            )
         size /= 1024
     return f"{size:.2f} TiB"
 
