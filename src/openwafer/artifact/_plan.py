@@ -134,14 +134,12 @@ def _offsets(types: list[TensorType]) -> tuple[tuple[int, ...], int]:
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One use of a body: which named values go in, which come out, which die with it."""
+    """One use of a body: which named values go in and which come out."""
 
     body: str
     inputs: tuple[str | int, ...]
     """Names of values; an int is a literal (the salt of a random operator)."""
     outputs: tuple[str, ...]
-    frees: tuple[str, ...] = ()
-    """Names whose last use in the step this is; the executor drops them as soon as the body has."""
 
 
 class Gradient(msgspec.Struct, frozen=True):
@@ -161,8 +159,6 @@ class Layer(msgspec.Struct, frozen=True):
     backward: Call | None
     gradients: tuple[Gradient, ...]
     recompute: bool
-    kept_bytes: int
-    """Bytes that stay on the system from this layer's forward to its backward, per microbatch."""
     forward_flops: int
     backward_flops: int
 
@@ -189,6 +185,8 @@ class Update(msgspec.Struct, frozen=True):
     records: tuple[RecordUpdate, ...]
     across: Call | None
     waits: bool
+    new_globals: tuple[tuple[str, str], ...] = ()
+    """(global, value name): what the globals become when the step ends."""
     logs: tuple[tuple[str, str], ...] = ()
     """(label, value name) of scalars to report each step: learning rate, gradient norm, loss scale."""
 

@@ -1,0 +1,205 @@
+"""From a StepGraph to layers, records and the update: the data that a Plan is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import fx
+
+from openwafer.artifact import Call, Gradient, Layer, Record, TensorType, Update, make_record
+from openwafer.graph.ir import StepGraph, op_name
+from openwafer.graph.passes._backward import BackwardLayers, find_backward
+from openwafer.graph.passes._bodies import BodyTable, extract, value_name
+from openwafer.graph.passes._flops import flops
+from openwafer.graph.passes._layers import ForwardLayers, ancestors, find_layers, weights_of
+from openwafer.graph.passes._stream import narrow_streams
+from openwafer.graph.passes._update import cut_update
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """One step, cut into layers. Without gradients (evaluation) layers have no backward and `update` is empty."""
+
+    samples: int
+    layers: tuple[Layer, ...]
+    constants: Call | None
+    records: tuple[Record, ...]
+    update: Update
+    loss: str
+    metrics: tuple[tuple[str, str], ...]
+    buffers: tuple[tuple[str, str], ...]
+    """(buffer, value name) of buffers that the forward replaces."""
+
+
+def assemble(
+    step: StepGraph,
+    table: BodyTable,
+    recompute: Callable[[int, int], bool] = lambda index, count: False,
+    records: tuple[Record, ...] | None = None,
+) -> Assembled:
+    """Cut a step into layers, records and the update.
+
+    recompute(layer, layers): whether a layer's inner values are made again in its backward rather than kept.
+    records: those of another capture of the same model; without them the layers of this one define them.
+    """
+    if not step.streamed:
+        narrow_streams(step)
+    forward = find_layers(step)
+    backward = find_backward(step, forward) if step.gradients else None
+    if records is None:
+        records = _make_records(step, forward)
+    record_of = {weight.name: index for index, record in enumerate(records) for weight in record.weights}
+    layers = _make_layers(step, table, forward, backward, recompute, records, record_of)
+    constants = None
+    if forward.constants:
+        kept = [n for n in forward.constants if any(user not in set(forward.constants) for user in n.users)]
+        constants = extract(table, forward.constants, set(), kept)
+    update = (
+        cut_update(step, table, record_of, len(records))
+        if step.new_weights
+        else Update(begin=None, records=(), across=None, waits=False)
+    )
+    return Assembled(
+        samples=step.samples,
+        layers=layers,
+        constants=constants,
+        records=records,
+        update=update,
+        loss=value_name(step.loss),
+        metrics=tuple((label, value_name(node)) for label, node in step.metrics.items()),
+        buffers=tuple((name, value_name(node)) for name, node in step.new_buffers.items()),
+    )
+
+
+def _make_layers(
+    step: StepGraph,
+    table: BodyTable,
+    forward: ForwardLayers,
+    backward: BackwardLayers | None,
+    recompute: Callable[[int, int], bool],
+    records: tuple[Record, ...],
+    record_of: dict[str, int],
+) -> tuple[Layer, ...]:
+    count = len(forward.layers)
+    taken = {step.loss, *step.metrics.values(), *step.new_buffers.values()}
+    stage_of = {node: index for index, nodes in enumerate(backward.stages) for node in nodes} if backward else {}
+    views = backward.weight_views if backward else forward.weight_views
+    sent = {value for entry in backward.contributions for value, _ in entry} if backward else set()
+    again = [bool(backward) and recompute(index, count) for index in range(count)]
+    layers = []
+    for index, nodes in enumerate(forward.layers):
+        inside = set(nodes)
+        stage = backward.stages[index] if backward else []
+
+        def leaves(node: fx.Node, index: int = index) -> bool:
+            """Whether a forward value is read outside this layer's own bodies."""
+            for user in node.users:
+                if forward.layer_of.get(user, index) != index:
+                    return True
+                if user in stage_of and (stage_of[user] != index or not again[index]):
+                    return True
+            return node in taken
+
+        wanted = [n for n in nodes if leaves(n) and not isinstance(n.meta["val"], (tuple, list))]
+        needed = ancestors(wanted)
+        forward_call = extract(table, [n for n in nodes if n in needed or _part_of(n, needed)], views, wanted)
+        backward_call = None
+        if backward is not None:
+            outputs = [
+                n
+                for n in stage
+                if (n in sent or any(stage_of.get(user, index) != index for user in n.users))
+                and not isinstance(n.meta["val"], (tuple, list))
+            ]
+            body_nodes = list(stage)
+            if again[index]:
+                kept = set(wanted)
+                remade = _remade(stage, inside, kept)
+                body_nodes = [n for n in nodes if n in remade] + stage
+            backward_call = extract(table, body_nodes, views, outputs)
+        used = {name for call in (forward_call, backward_call) if call for name in call.inputs if isinstance(name, str)}
+        contributions = backward.contributions[index] if backward else []
+        touched = {record_of[name] for name in used if name in record_of}
+        touched |= {record_of[name] for _, name in contributions}
+        layers.append(
+            Layer(
+                name=_layer_name(index, [name for name in used if name in record_of and len(touched) == 1], touched, records),
+                records=tuple(sorted(touched)),
+                forward=forward_call,
+                backward=backward_call,
+                gradients=tuple(Gradient(value=value_name(value), weight=name) for value, name in contributions),
+                recompute=again[index],
+                forward_flops=flops(nodes),
+                backward_flops=flops(stage) + (flops(n for n in nodes if n in remade) if again[index] else 0),
+            )
+        )
+    return tuple(layers)
+
+
+def _part_of(node: fx.Node, needed: set[fx.Node]) -> bool:
+    return op_name(node) == "getitem" and node in needed
+
+
+def _remade(stage: list[fx.Node], inside: set[fx.Node], kept: set[fx.Node]) -> set[fx.Node]:
+    """Forward nodes of the layer that its backward must run again: down to what was kept or comes from outside."""
+    found: set[fx.Node] = set()
+    stack = [source for node in stage for source in node.all_input_nodes]
+    while stack:
+        node = stack.pop()
+        if node in inside and node not in kept and node not in found:
+            found.add(node)
+            stack.extend(node.all_input_nodes)
+    return found
+
+
+def _make_records(step: StepGraph, forward: ForwardLayers) -> tuple[Record, ...]:
+    """One record per layer for the weights that it alone reads, then one per group of layers that share weights."""
+    readers: dict[fx.Node, set[int]] = {}
+    for node, layer in forward.layer_of.items():
+        for weight in weights_of(node, forward.weight_views):
+            readers.setdefault(weight, set()).add(layer)
+    names = {node: name for name, node in {**step.read_weights, **step.buffers}.items()}
+    groups: dict[tuple[int, ...], list[str]] = {(index,): [] for index in range(len(forward.layers))}
+    for node, name in names.items():
+        groups.setdefault(tuple(sorted(readers.get(node, ()))), []).append(name)
+    records = []
+    for key in sorted(groups, key=lambda layers: (len(layers) != 1, layers)):
+        members = groups[key]
+        if not members:
+            continue
+        prefix = _common_prefix(members)
+        records.append(
+            make_record(
+                prefix or (f"layer{key[0]}" if len(key) == 1 else "shared" if key else "unused"),
+                [_weight_entry(step, name) for name in members],
+                [
+                    (f"{name}/{state}", step.type_of(node))
+                    for name in members
+                    for state, node in step.state.get(name, {}).items()
+                ],
+            )
+        )
+    return tuple(records)
+
+
+def _weight_entry(step: StepGraph, name: str) -> tuple[str, TensorType, str, bool]:
+    stored = step.weights.get(name) or step.buffers[name]
+    read = step.streamed.get(name, stored)
+    return name, step.type_of(stored), step.type_of(read).dtype, name in step.gradients
+
+
+def _common_prefix(names: list[str]) -> str:
+    parts = [name.split(".") for name in names]
+    common = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        common.append(column[0])
+    return ".".join(common)
+
+
+def _layer_name(index: int, own: list[str], touched: set[int], records: tuple[Record, ...]) -> str:
+    if own:
+        return _common_prefix(own) or f"layer{index}"
+    return records[min(touched)].name if touched else f"layer{index}"

@@ -1,0 +1,42 @@
+"""Moves bytes between the roles of a cluster: threads of one process or processes of one host.
+
+Tensors lie in segments (page-aligned buffers that both ends map); what travels are small
+tokens. A `Link` carries messages one way (`Outbox` to `Inbox`); a ring carries a stream of
+slots from one `RingWriter` to every `RingReader`, with backpressure. A `Transport` makes them
+by name before the roles start and gives each role its `Endpoints`; a role cannot tell which
+transport it runs on.
+
+    with SharedTransport() as transport:
+        transport.link("commands", source="coordinator", target="system0")
+        transport.ring("weights", slots=3, slot_bytes=1 << 20, writer="memoryx", readers=["system0"])
+        for role in ("memoryx", "system0"):
+            spawn.Process(target=run_role, args=(transport.endpoints(role),)).start()
+        transport.started()
+        transport.endpoints("coordinator").outbox("commands").send({"step": 1})
+"""
+
+from openwafer.wire._endpoints import Endpoints
+from openwafer.wire._errors import Aborted
+from openwafer.wire._link import Inbox, Outbox
+from openwafer.wire._local import LocalTransport
+from openwafer.wire._ring import RingMessage, RingReader, RingStats, RingWriter
+from openwafer.wire._segment import Segment
+from openwafer.wire._shared import SharedTransport
+from openwafer.wire._transport import Transport
+from openwafer.wire._wait import wait_any
+
+__all__ = [
+    "Aborted",
+    "Endpoints",
+    "Inbox",
+    "LocalTransport",
+    "Outbox",
+    "RingMessage",
+    "RingReader",
+    "RingStats",
+    "RingWriter",
+    "Segment",
+    "SharedTransport",
+    "Transport",
+    "wait_any",
+]
