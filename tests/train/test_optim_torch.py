@@ -134,6 +134,17 @@ def test_a_factory_may_be_a_function_of_the_parameters():
     assert distance(rule, lambda params: torch.optim.NAdam(params, lr=1.0), lr=lr) <= CLOSE
 
 
+def test_an_lr_given_as_a_tensor_is_a_constant():
+    """torch takes one for its own capture; here a constant is a number and a schedule a Schedule."""
+    rule = from_torch(torch.optim.NAdam, lr=torch.tensor(1e-2))
+    assert distance(rule, lambda params: torch.optim.NAdam(params, lr=1e-2)) <= CLOSE
+
+    model = module()
+    resolved = resolve(torch.optim.NAdam(model.parameters(), lr=torch.tensor(0.5)), model.named_parameters())
+    graph, _ = traced(resolved)
+    assert not [n for n in graph.graph.nodes if "_local_scalar" in str(n.target)]
+
+
 class PythonAdam(torch.optim.Optimizer):
     """An Adam as people write it: the step is a Python int, and so is what it leads to."""
 

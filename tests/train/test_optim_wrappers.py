@@ -98,7 +98,7 @@ BAD = {2: math.inf, 3: -math.inf, 8: math.nan, 9: math.inf, 10: math.inf}
 
 class TestDynamicLossScale:
     def grads_at(self, step, scale):
-        grads = {name: g * scale for name, g in tensors(1 + step).items()}
+        grads = {name: g * scale for name, g in tensors(1 + step, 1e-3).items()}
         if step in BAD:
             grads["b"][5] = BAD[step]
         return grads
@@ -147,9 +147,7 @@ class TestDynamicLossScale:
             assert int(globals["growth_tracker"]) == int(scaler._growth_tracker)
             scales.append(float(scale))
         assert len(set(scales)) > 2
-        assert float(globals["step"]) == 14 - sum(not math.isfinite(v) for v in BAD.values()) or (
-            initial > 1e38
-        )
+        assert float(globals["step"]) == 14 - len(BAD)
 
     def test_a_skipped_step_changes_nothing_but_the_scale(self):
         """One NaN in one gradient: no weight, moment or step count may see it."""

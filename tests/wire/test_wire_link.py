@@ -64,7 +64,7 @@ def test_what_msgpack_cannot_carry_is_refused_by_the_sender(transport: Transport
     """The sender knows what it meant; the receiver could only guess."""
     outbox, inbox = commands(transport)
 
-    with pytest.raises(InputError, match="cannot send a object on link 'commands'.*segment"):
+    with pytest.raises(InputError, match=r"cannot send a object on link 'commands'.*segment"):
         outbox.send(object())
 
     assert not inbox.poll()
@@ -124,7 +124,7 @@ def test_links_of_one_name_are_told_apart_by_their_peer(transport: Transport) ->
 
     assert transport.endpoints("system1").inbox("commands").receive(timeout_s=1) == "for one"
     assert not transport.endpoints("system0").inbox("commands").poll()
-    with pytest.raises(InputError, match="several .* 'commands', with system0, system1"):
+    with pytest.raises(InputError, match=r"several .* 'commands', with system0, system1"):
         coordinator.outbox("commands")
 
 
@@ -133,7 +133,7 @@ def test_wait_any_wakes_for_whichever_peer_speaks_first(transport: Transport) ->
     for system in ("system0", "system1"):
         transport.link("results", source=system, target="coordinator")
     inboxes = [transport.endpoints("coordinator").inbox("results", source=f"system{i}") for i in (0, 1)]
-    with pytest.raises(StallError, match="coordinator waited .* system0 on link 'results', system1 on"):
+    with pytest.raises(StallError, match=r"coordinator waited .* system0 on link 'results', system1 on"):
         wait_any(inboxes, timeout_s=0.01)
 
     threading.Timer(0.05, transport.endpoints("system1").outbox("results").send, ("done",)).start()

@@ -167,13 +167,8 @@ def test_roles_end_with_their_coordinator_and_nothing_stays_behind(ending: str) 
     wait_for_end(*pids, timeout_s=5)
     _, log = coordinator.communicate(timeout=10)
     assert coordinator.returncode == (-signal.SIGKILL if ending == "kill" else 1)
-    why = "ended without saying why" if ending == "kill" else "the process that owns the transport exited"
-    assert (
-        log.count(
-            f"Aborted: the process that owns the transport {why.removeprefix('the process that owns the transport ')}"
-        )
-        == 2
-    )
+    why = "ended without saying why" if ending == "kill" else "exited"
+    assert log.count(f"Aborted: the process that owns the transport {why}") == 2
     assert "resource_tracker" not in log
     assert set(os.listdir("/dev/shm")) <= files
 

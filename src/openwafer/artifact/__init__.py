@@ -11,6 +11,7 @@ from openwafer.artifact._body import (
     parse_body,
     print_body,
 )
+from openwafer.artifact._liveness import call_of, drops
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
     Action,
@@ -71,6 +72,8 @@ __all__ = [
     "TensorType",
     "Unload",
     "Update",
+    "call_of",
+    "drops",
     "make_record",
     "parse_body",
     "plan_from_json",

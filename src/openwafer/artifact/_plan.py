@@ -312,15 +312,25 @@ class Plan(msgspec.Struct, frozen=True):
     records: tuple[Record, ...]
     layers: dict[int, tuple[Layer, ...]]
     """By microbatch size: the same layers, traced for that many samples."""
+    evaluation: dict[int, tuple[Layer, ...]]
+    """The same for evaluation: forward only, the module in eval mode."""
     inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
     """Name, dtype and shape per sample (without the batch dim) of each input."""
-    tied: tuple[str, ...]
+    tied: tuple[tuple[str, str], ...]
+    """(other name, name here) of tied weights."""
+    initial_state: dict[str, float]
+    """State that does not start as zeros: name -> the value that fills it."""
+    buffers: tuple[tuple[str, str], ...]
+    """(buffer, value name) of buffers that a step's forward replaces (batch statistics)."""
     globals: tuple[Global, ...]
     update: Update
     loss: str
     metrics: tuple[Metric, ...]
+    evaluation_loss: str
+    evaluation_metrics: tuple[Metric, ...]
     constants: dict[int, Call | None]
     """By microbatch size: values that depend on nothing (masks, positions); made once, kept for the job."""
+    evaluation_constants: dict[int, Call | None]
     systems: tuple[System, ...]
     memoryx: MemoryXMemory
     flops_per_step: int

@@ -1,0 +1,17 @@
+"""Capture a PyTorch step as data, find its layers, place them, predict, and make the Plan."""
+
+from openwafer.graph.driver import PlanOptions, gradient_slots, plan_job
+from openwafer.graph.ir import StepGraph
+from openwafer.graph.passes import Precision, StepFunction, UpdateRule, capture, gradient_name
+
+__all__ = [
+    "PlanOptions",
+    "Precision",
+    "StepFunction",
+    "StepGraph",
+    "UpdateRule",
+    "capture",
+    "gradient_name",
+    "gradient_slots",
+    "plan_job",
+]

@@ -70,12 +70,16 @@ class Receiver(ABC):
             return True
 
 
+CAUSE_S = 0.05
+"""How long an abort may lag behind the loss that it explains: the kernel closes a killed process's files in turn."""
+
+
 class Waiter(ABC):
     """How the calls of one role sleep, and how an abort wakes them."""
 
     @abstractmethod
-    def check(self) -> None:
-        """Raise Aborted if the transport was aborted; costs a few microseconds."""
+    def check(self, within_s: float = 0.0) -> None:
+        """Raise Aborted if the transport was aborted or is within that time; costs a few microseconds."""
 
     @abstractmethod
     def check_travel(self) -> None:
@@ -123,7 +127,7 @@ def take(receiver: Receiver, waiter: Waiter, deadline: Deadline) -> bytes:
         try:
             frame = receiver.peek()
         except PeerGone:
-            waiter.check()  # an abort makes roles leave: it is the cause then, and not their loss
+            waiter.check(CAUSE_S)  # an abort makes roles leave: it is the cause then, and not their loss
             raise lost(receiver.route, by=receiver.route.target) from None
         if frame is not None:
             return frame
@@ -150,7 +154,7 @@ def flush_all(senders: Iterable[Sender], waiter: Waiter, deadline: Deadline) -> 
                 if not sender.flush():
                     full.append(sender)
             except PeerGone:
-                waiter.check()
+                waiter.check(CAUSE_S)
                 raise lost(sender.route, by=sender.route.source) from None
         left = full
         if not left:

@@ -117,8 +117,8 @@ class Endpoints:
             for back in writer.back.values():
                 back.close()
         for reader in self._reader_parts.values():
-            reader.back.close()
             reader.forward.close()
+            reader.back.close()
 
     def __enter__(self) -> Endpoints:
         return self

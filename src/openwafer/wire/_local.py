@@ -67,7 +67,7 @@ class LocalWaiter(Waiter):
         self.bell = threading.Condition()
         abort.bells.append(self.bell)
 
-    def check(self) -> None:
+    def check(self, within_s: float = 0.0) -> None:
         if self._abort.reason is not None:
             raise Aborted(self._abort.reason)
 

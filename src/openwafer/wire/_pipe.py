@@ -143,11 +143,11 @@ class PipeWaiter(Waiter):
         self._reason = control.buffer  # readable even after the segment's close()
         self._abort = abort
 
-    def check(self) -> None:
+    def check(self, within_s: float = 0.0) -> None:
         if not self._abort.closed:
             poller = select.poll()
             poller.register(self._abort.fileno(), select.POLLIN)
-            if not poller.poll(0):
+            if not poller.poll(math.ceil(1000 * within_s)):
                 return
         raise Aborted(read_reason(self._reason))
 

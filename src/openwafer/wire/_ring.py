@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from openwafer.base import PAGE_BYTES, InputError, RoleLost, StallError, format_bytes, round_up
-from openwafer.wire._channel import Deadline, Receiver, Route, Sender, Waiter, flush_all, lost, take
+from openwafer.wire._channel import CAUSE_S, Deadline, Receiver, Route, Sender, Waiter, flush_all, lost, take
 from openwafer.wire._errors import PeerGone
 from openwafer.wire._link import decode, encode
 from openwafer.wire._segment import Segment
@@ -196,6 +196,9 @@ class RingWriter:
 
     def _send(self, slot: int, nbytes: int, token: object, timeout_s: float | None) -> int:
         deadline = Deadline(timeout_s)
+        self._waiter.check()
+        for reader in sorted(self._left):
+            raise self._lost(reader)
         ticket = self._next_ticket
         route = Route(label=self.shape.label, source=self.shape.writer, target=", ".join(self.shape.readers))
         frame = _HEADER.pack(ticket, slot, nbytes) + encode(token, route)
@@ -267,7 +270,7 @@ class RingWriter:
         return sum(reader in message.holders for message in self._in_flight.values())
 
     def _lost(self, reader: str) -> RoleLost:
-        self._waiter.check()  # an abort makes roles leave: it is the cause then, and not their loss
+        self._waiter.check(CAUSE_S)
         return lost(self._forward[reader].route, by=self.shape.writer)
 
 

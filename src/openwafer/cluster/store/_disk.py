@@ -49,7 +49,7 @@ class DiskStore(Store):
 
     A new folder is filled with reserved files, whose disk space is taken before training starts. A folder
     that holds a store is opened if it is whole: flushed, and not written to since. `fresh` gives up the
-    values of an existing store instead and reuses its files: for a run that starts over or loads a checkpoint.
+    values of an existing store instead and reuses its files, for a run that loads a checkpoint.
 
     cached: records that are also kept in RAM; they go to disk at `flush` only.
 

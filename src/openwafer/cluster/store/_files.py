@@ -143,9 +143,9 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def file_hash(path: Path, start: int = 0) -> str:
-    """xxh3-64 of a file from byte `start` to its end: 16 hex digits. CheckpointError if it is missing."""
-    digest, chunk = xxhash.xxh3_64(), memoryview(bytearray(CHUNK_BYTES))
+def file_hash(path: Path) -> str:
+    """xxh3-64 of a whole file, as 16 hex digits. Raises CheckpointError if it is missing."""
+    start, digest, chunk = 0, xxhash.xxh3_64(), memoryview(bytearray(CHUNK_BYTES))
     with storage_errors(path), opened(path, os.O_RDONLY) as fd:
         while count := read_fully(fd, chunk, start):
             digest.update(chunk[:count])

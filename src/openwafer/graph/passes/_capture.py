@@ -231,6 +231,14 @@ def _name_ends(graph: StepGraph) -> None:
             node.meta["name"] = f"{name}/{key}"
     graph.sample_fraction.meta["name"] = SAMPLE_FRACTION
     graph.rng.meta["name"] = RNG
+    results = {
+        "loss": graph.loss,
+        **{f"metric/{label}": node for label, node in graph.metrics.items()},
+        **{f"{name}/new": node for name, node in graph.new_buffers.items()},
+    }
+    for name, node in results.items():
+        if node.op != "placeholder":
+            node.meta.setdefault("name", name)
 
 
 def _is_changed(node: fx.Node, placeholder: fx.Node) -> bool:

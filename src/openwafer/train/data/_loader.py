@@ -119,9 +119,7 @@ class LoaderSource(BatchSource):
             try:
                 self._read_on_to(step)
             except BaseException:
-                self._iterator = (
-                    None  # a batch may be lost in it: the next call starts again, and sees the same
-                )
+                self._iterator = None  # a batch may be lost in it: the next call starts again
                 raise
             return self._recent[step]
 

@@ -111,9 +111,8 @@ class DatasetSource(BatchSource):
         empty = not indices
         if empty:  # a short last batch with fewer samples than systems: this one gets its shape only
             indices = [0]
-        where = (
-            f"step {step} (samples {', '.join(map(str, indices[:4]))}{', ...' if len(indices) > 4 else ''})"
-        )
+        shown = ", ".join(map(str, indices[:4])) + (", ..." if len(indices) > 4 else "")
+        where = f"step {step} (samples {shown})"
         batch = to_batch(self._collated(self._read(indices), where), where)
         if self._structure is None:
             self._structure = structure(batch)

@@ -13,10 +13,8 @@ from openwafer.base import InputError
 from openwafer.train.data._mapped import MapDataset
 from openwafer.train.data._windows import checked_index
 
-_MASKED, _RANDOM = (
-    0.8,
-    0.1,
-)  # of the chosen positions; the rest keep their token (BERT, arXiv:1810.04805, 3.1)
+# Shares of the chosen positions; the rest keep their token (BERT, arXiv:1810.04805, section 3.1).
+_MASKED, _RANDOM = 0.8, 0.1
 _IGNORED = -100  # torch.nn.functional.cross_entropy's default ignore_index
 
 

@@ -130,9 +130,7 @@ class Prefetcher:
             begin = time.perf_counter()
             try:
                 batch = self._source.batch(step)
-            except (
-                BaseException
-            ) as error:  # also SystemExit in user code: the consumer must not wait for ever
+            except BaseException as error:  # SystemExit too: the consumer must not wait for ever
                 with self._changed:
                     self._failure = step, error
                     self._changed.notify_all()

@@ -108,7 +108,8 @@ class TorchRule(PerWeightRule):
         optimizer = self._try_build(params)
         for group in optimizer.param_groups:
             if isinstance(group.get("lr"), Tensor):
-                group["lr"] = float(group["lr"])
+                with outside_any_trace():
+                    group["lr"] = float(group["lr"])
             # One weight at a time: the foreach and fused loops would add nothing but other rounding.
             settings = {"foreach": False, "fused": False, "capturable": capturable}
             group.update({key: value for key, value in settings.items() if key in group})
@@ -279,13 +280,15 @@ def from_torch(factory: Callable[..., Optimizer], /, **options: Any) -> TorchRul
     step the schedule's. All other hyper-parameters are constants of the graph.
 
     The rule equals the optimizer with foreach=False: bitwise where the optimizer's scalars are
-    Python constants (Adadelta, RMSprop, Rprop, SGD), else to about 1e-6 of the step in float32.
+    Python constants (Adadelta, Adagrad, RMSprop, Rprop, SGD), else to about 1e-6 of the step in float32.
 
     Raises InputError if the optimizer cannot be traced (LBFGS needs a closure, SparseAdam sparse
     gradients, some read values on the host), couples weights, is random, or ignores lr while lr is
     a Schedule.
     """
     lr = options.get("lr")
+    if isinstance(lr, Tensor):  # the optimizer checks its range, which no trace could
+        options = {**options, "lr": float(lr)}
     if not isinstance(lr, Schedule):
         return TorchRule(lambda params: factory(params, **options))
     if isinstance(factory, type):

@@ -1,0 +1,113 @@
+"""From the operator names of a body to callables on this machine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from openwafer.artifact import Instr, Symbol
+from openwafer.base import PlanError
+
+aten = torch.ops.aten
+
+_MASK = (1 << 63) - 1
+_fork_lock = threading.Lock()
+
+
+def mix(*values: int) -> int:
+    """A well-spread 63-bit key from integers, the same on every machine (SplitMix64, Steele et al., 2014)."""
+    state = 0x9E3779B97F4A7C15
+    for value in values:
+        state = (state ^ (value & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state & _MASK
+
+
+def overload(name: str) -> Any:
+    """The ATen operator of a name such as `aten.mm.default`. Raises PlanError if this torch has none."""
+    try:
+        namespace, packet, which = name.split(".")
+        return getattr(getattr(getattr(torch.ops, namespace), packet), which)
+    except (AttributeError, ValueError):
+        raise PlanError(
+            f"the plan uses the operator {name}, which torch {torch.__version__} does not have; plan the job again with "
+            "the torch that runs it"
+        ) from None
+
+
+def seeded(name: str, rng: torch.Tensor | int, salt: int, *args: Any, **kwargs: Any) -> Any:
+    """Run a random operator so that its numbers depend on (rng, salt) and nothing else."""
+    op = overload(name)
+    key = mix(int(rng), int(salt))
+    device = next((a.device for a in args if isinstance(a, torch.Tensor)), torch.device("cpu"))
+    if any(argument.name == "generator" for argument in op._schema.arguments):
+        generator = torch.Generator(device)
+        generator.manual_seed(key)
+        return op(*args, **kwargs, generator=generator)
+    with _fork_lock, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(key)
+        return op(*args, **kwargs)
+
+
+def constant(values: list[Any], shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor written into the graph."""
+    return torch.tensor(values, dtype=dtype).reshape(shape)
+
+
+def fused_in_place(op: Any) -> Callable[..., Any]:
+    """The functional fused optimizer `op`, run in place: results are the arguments themselves.
+
+    Only for calls whose weights and moments nobody reads afterwards.
+    """
+    packet, which = op._schema.name.split("::")[1], op._overloadname
+    in_place = getattr(getattr(aten, packet + "_"), which)
+
+    def run(weights: Any, grads: Any, first: Any, second: Any, maxima: Any, steps: Any, **kwargs: Any) -> Any:
+        in_place(weights, grads, first, second, maxima, steps, **kwargs)
+        return weights, grads, first, second, maxima
+
+    return run
+
+
+FUSED = {
+    "aten._fused_adamw.tensor_lr",
+    "aten._fused_adamw.default",
+    "aten._fused_adam.tensor_lr",
+    "aten._fused_adam.default",
+}
+
+MatmulKernels = Callable[[Instr], Callable[..., Any] | None]
+"""Chooses another kernel for a matrix product, or None for ATen's own."""
+
+
+class Kernels:
+    """Operators for one device."""
+
+    def __init__(self, device: torch.device, matmul: MatmulKernels | None = None) -> None:
+        self.device = device
+        self._matmul = matmul
+
+    def find(self, instr: Instr, in_place: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The callable of an instruction, and keyword arguments that the device adds."""
+        if instr.op == "wafer.seeded":
+            return seeded, {}
+        if instr.op == "wafer.constant":
+            return (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
+        if self._matmul is not None and (chosen := self._matmul(instr)) is not None:
+            return chosen, {}
+        op = overload(instr.op)
+        if in_place and instr.op in FUSED:
+            return fused_in_place(op), {}
+        makes = not any(True for _ in instr.operands)
+        if makes and any(argument.name == "device" for argument in op._schema.arguments):
+            return op, {"device": self.device}
+        return op, {}
+
+
+def symbol(value: Symbol) -> Any:
+    """`torch.float32` and its like."""
+    return getattr(torch, value.name.removeprefix("torch."))

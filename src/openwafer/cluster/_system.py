@@ -1,0 +1,389 @@
+"""A System: receives weights, runs its program on its microbatches, gives gradients back.
+
+It holds activations and a few layers of weights, never the whole set (weight streaming), or the weights of its own
+stage (pipelined). Which, and in what order, its program says; this file only carries programs out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from openwafer.artifact import (
+    Backward,
+    Body,
+    Call,
+    Forward,
+    Layer,
+    Load,
+    ReceiveValues,
+    SendGradients,
+    SendValues,
+    TensorType,
+    Unload,
+    drops,
+)
+from openwafer.cluster._execute import Compiled, compile_body
+from openwafer.cluster._job import Job, gradient_records, layers_for, memoryx, record_of_weight, system_role
+from openwafer.cluster._kernels import Kernels, mix
+from openwafer.cluster._matmul import matmul_kernels
+from openwafer.cluster._memory import gradients as gradient_views
+from openwafer.cluster._memory import peak_rss, stored_weights, streamed_weights, view
+from openwafer.cluster._messages import Command, Ended, Ready, Result, Span, Step, Stop
+from openwafer.wire import Endpoints
+
+OFFSETS = 64
+
+
+class SystemRole:
+    """One system of a job. `run()` obeys the coordinator until told to stop."""
+
+    def __init__(self, job: Job, index: int, endpoints: Endpoints) -> None:
+        self.job = job
+        self.plan = job.plan
+        self.index = index
+        self.me = self.plan.systems[index]
+        self.role = system_role(index)
+        self.ends = endpoints
+        self.device = torch.device(job.device)
+        kernels = Kernels(self.device, matmul_kernels(job.matmul, job.threads))
+        self._kernels = kernels
+        self._compiled: dict[str, Compiled] = {}
+        self._record_of = record_of_weight(self.plan)
+        self._drops = {
+            train: drops(
+                self.me.program if train else self.me.evaluation,
+                self.me.rows,
+                self.plan.layers if train else self.plan.evaluation,
+            )
+            for train in (True, False)
+            if train or self.me.evaluation
+        }
+        self._constants: dict[tuple[int, bool], dict[str, torch.Tensor]] = {}
+        self._row_offset = self._first_row()
+        self._store = endpoints.segment("store").buffer if self._reads_in_place() else None
+        self._store_offsets = _record_offsets(job)
+        self._buffer_records = {name: self._record_of[name] for name, _ in self.plan.buffers}
+
+    def run(self) -> None:
+        """Obey the coordinator. Raises what goes wrong; the caller reports it."""
+        torch.set_num_threads(self.job.threads)
+        inbox = self.ends.inbox("commands")
+        reports = self.ends.outbox("reports")
+        reports.send(Ready(self.role))
+        done = 0
+        with torch.inference_mode():
+            while True:
+                command = inbox.receive(type=Command)
+                if isinstance(command, Stop):
+                    break
+                if isinstance(command, Step):
+                    if command.train and self.job.fail == f"{self.role}:{command.number}":
+                        _die()
+                    run = _StepRun(self, command, record=done < self.job.timeline_steps)
+                    reports.send(run.run())
+                    done += 1
+        reports.send(Ended(self.role, peak_rss()))
+
+    def call(self, call: Call, values: list[Any]) -> tuple[torch.Tensor, ...]:
+        if call.body not in self._compiled:
+            body: Body = self.plan.body[call.body]
+            self._compiled[call.body] = compile_body(body, self._kernels)
+        return self._compiled[call.body](values)
+
+    def constants(self, size: int, train: bool) -> dict[str, torch.Tensor]:
+        """Values that depend on nothing, made once."""
+        if (size, train) not in self._constants:
+            call = (self.plan.constants if train else self.plan.evaluation_constants)[size]
+            made = dict(zip(call.outputs, self.call(call, []), strict=True)) if call else {}
+            self._constants[size, train] = made
+        return self._constants[size, train]
+
+    def _first_row(self) -> int:
+        before = [s for s in self.plan.systems if s.replica < self.me.replica and s.stage == self.me.stage]
+        return sum(sum(system.rows) for system in before)
+
+    def _reads_in_place(self) -> bool:
+        return self.plan.store == "ram" and any(record.streams_as_stored for record in self.plan.records)
+
+    def weights_from(self, token: dict[str, Any], data: memoryview) -> dict[str, torch.Tensor]:
+        """Tensors over a received record: in the shared store itself, or in the slot."""
+        index = token["record"]
+        record = self.plan.records[index]
+        if token["in_place"]:
+            assert self._store is not None
+            start = self._store_offsets[index]
+            return stored_weights(record, self._store[start : start + record.weight_bytes])
+        return streamed_weights(record, data)
+
+
+class _StepRun:
+    """One step of one system: the values alive, by microbatch and name."""
+
+    def __init__(self, role: SystemRole, step: Step, record: bool) -> None:
+        self.role = role
+        self.step = step
+        self.train = step.train
+        self.plan = role.plan
+        self.values: list[dict[str, Any]] = [{} for _ in role.me.rows]
+        self.weights: dict[str, torch.Tensor] = {}
+        self.users: dict[int, int] = {}
+        self.tickets: dict[int, int] = {}
+        self.slots: dict[int, dict[str, torch.Tensor]] = {}
+        self.filled: dict[int, set[str]] = {}
+        self.buffers: dict[str, torch.Tensor] = {}
+        self.loss_sum: float | None = None
+        self.metric_sums: dict[str, float] = {}
+        self.bad_layer = ""
+        self.waits = dict.fromkeys(("weights", "gradients", "inputs", "values"), 0.0)
+        self.compute_s = 0.0
+        self.spans: list[Span] | None = [] if record else None
+
+    def run(self) -> Result:
+        me = self.role.me
+        with self._span("wait inputs", "inputs"):
+            batch = self.role.ends.reader("batches").receive(self.role.job.stall_s)
+        self._take_batch(batch.token, batch.data)
+        program = me.program if self.train else me.evaluation
+        for action, dropped in zip(program, self.role._drops[self.train], strict=True):
+            if isinstance(action, Load):
+                self._load(action.layer)
+            elif isinstance(action, Unload):
+                self._unload(action.layer)
+            elif isinstance(action, (Forward, Backward)):
+                self._run_layer(action)
+            elif isinstance(action, SendGradients):
+                self._send_gradients(action.layer)
+            elif isinstance(action, SendValues):
+                self._send_values(action)
+            else:
+                self._receive_values(action)
+            if dropped:
+                alive = self.values[getattr(action, "microbatch", 0)]
+                for name in dropped:
+                    alive.pop(name, None)
+        self._send_buffers()
+        self.role.ends.reader("batches").release(batch.ticket)
+        return Result(
+            system=self.role.index,
+            step=self.step.number,
+            train=self.train,
+            rows=sum(me.rows),
+            loss_sum=self.loss_sum,
+            metric_sums=self.metric_sums,
+            bad_layer=self.bad_layer,
+            compute_s=self.compute_s,
+            weights_wait_s=self.waits["weights"],
+            gradients_wait_s=self.waits["gradients"],
+            inputs_wait_s=self.waits["inputs"],
+            values_wait_s=self.waits["values"],
+            spans=tuple(self.spans or ()),
+        )
+
+    # --- inputs ---------------------------------------------------------------------------------------
+
+    def _take_batch(self, token: dict[str, Any], data: memoryview) -> None:
+        """Split this replica's rows into microbatches; add the scalars that belong to each."""
+        whole = {
+            name: view(data, TensorType(dtype, tuple(shape)), offset)
+            for name, dtype, shape, offset in token["tensors"]
+        }
+        start = 0
+        for microbatch, size in enumerate(self.role.me.rows):
+            values = self.values[microbatch]
+            values.update({name: tensor[start : start + size] for name, tensor in whole.items()})
+            values["sample_fraction"] = torch.tensor(size / self.plan.batch, dtype=torch.float32)
+            values["rng"] = mix(self.role.job.seed, self.step.number, self.role._row_offset + start)
+            values.update(self.role.constants(size, self.train))
+            start += size
+
+    # --- weights --------------------------------------------------------------------------------------
+
+    def _layers(self, microbatch: int = 0) -> tuple[Layer, ...]:
+        return layers_for(self.plan, self.role.me.rows[microbatch], self.train)
+
+    def _load(self, layer: int) -> None:
+        reader = self.role.ends.reader("weights")
+        for record in self._layers()[layer].records:
+            with self._span("wait weights", "weights"):
+                message = reader.receive(self.role.job.stall_s)
+            assert message.token["record"] == record, f"stream order: {message.token['record']} for {record}"
+            for values in self.values:
+                for name, value, dtype in message.token["globals"]:
+                    values[name] = torch.tensor(value, dtype=getattr(torch, dtype))
+            old = self.tickets.pop(record, None)
+            if old is not None:
+                reader.release(old)
+            self.tickets[record] = message.ticket
+            self.users[record] = self.users.get(record, 0) + 1
+            self.weights.update(self.role.weights_from(message.token, message.data))
+
+    def _unload(self, layer: int) -> None:
+        for record in self._layers()[layer].records:
+            self.users[record] -= 1
+            if self.users[record]:
+                continue
+            for weight in self.plan.records[record].weights:
+                self.weights.pop(weight.name, None)
+            self.role.ends.reader("weights").release(self.tickets.pop(record))
+
+    # --- arithmetic -----------------------------------------------------------------------------------
+
+    def _run_layer(self, action: Forward | Backward) -> None:
+        microbatch = action.microbatch
+        layer = self._layers(microbatch)[action.layer]
+        call = layer.forward if isinstance(action, Forward) else layer.backward
+        assert call is not None
+        alive = self.values[microbatch]
+        inputs = [name if isinstance(name, int) else self._value(alive, name) for name in call.inputs]
+        kind = "forward" if isinstance(action, Forward) else "backward"
+        # Inputs whose last use this is die inside the body: nothing here may keep them.
+        for name in self._dying(action):
+            alive.pop(name, None)
+        started = time.monotonic()
+        outputs = self.role.call(call, inputs)
+        ended = time.monotonic()
+        self.compute_s += ended - started
+        if self.spans is not None:
+            self.spans.append(Span(self.role.role, f"{kind} {layer.name} [{microbatch}]", started, ended))
+        alive.update(zip(call.outputs, outputs, strict=True))
+        del outputs
+        if isinstance(action, Forward):
+            self._take_results(microbatch, layer, call)
+        else:
+            self._add_gradients(microbatch, layer)
+
+    def _dying(self, action: Forward | Backward) -> tuple[str, ...]:
+        position = self._position(action)
+        call = self._call(action)
+        return tuple(name for name in self.role._drops[self.train][position] if name not in call.outputs)
+
+    def _position(self, action: Forward | Backward) -> int:
+        key = (type(action), action.layer, action.microbatch)
+        table = self.role.__dict__.setdefault("_positions", {})
+        if self.train not in table:
+            program = self.role.me.program if self.train else self.role.me.evaluation
+            table[self.train] = {
+                (type(a), a.layer, a.microbatch): i for i, a in enumerate(program) if isinstance(a, (Forward, Backward))
+            }
+        position: int = table[self.train][key]
+        return position
+
+    def _call(self, action: Forward | Backward) -> Call:
+        layer = self._layers(action.microbatch)[action.layer]
+        call = layer.forward if isinstance(action, Forward) else layer.backward
+        assert call is not None
+        return call
+
+    def _value(self, alive: dict[str, Any], name: str) -> Any:
+        if name in alive:
+            return alive[name]
+        if name in self.buffers:
+            return self.buffers[name]
+        return self.weights[name]
+
+    def _take_results(self, microbatch: int, layer: Layer, call: Call) -> None:
+        alive = self.values[microbatch]
+        rows = self.role.me.rows[microbatch]
+        loss = self.plan.loss if self.train else self.plan.evaluation_loss
+        for name in call.outputs:
+            if name == loss:
+                value = float(alive[name])
+                self.loss_sum = (self.loss_sum or 0.0) + value * rows
+                if value != value and not self.bad_layer:
+                    self.bad_layer = layer.name
+        for metric in self.plan.metrics if self.train else self.plan.evaluation_metrics:
+            if metric.value in call.outputs:
+                self.metric_sums[metric.label] = self.metric_sums.get(metric.label, 0.0) + float(alive[metric.value]) * rows
+        if self.train:
+            for name, value in self.plan.buffers:
+                if value in call.outputs:
+                    self.buffers[name] = alive[value]
+
+    def _add_gradients(self, microbatch: int, layer: Layer) -> None:
+        alive = self.values[microbatch]
+        for gradient in layer.gradients:
+            record = self.role._record_of[gradient.weight]
+            if record not in self.slots:
+                with self._span("wait gradient slot", "gradients"):
+                    slot = self.role.ends.writer("gradients").acquire(self.role.job.stall_s)
+                self.slots[record] = gradient_views(self.plan.records[record], slot)
+                self.filled[record] = set()
+            target = self.slots[record][gradient.weight]
+            if gradient.weight in self.filled[record]:
+                target.add_(alive[gradient.value])
+            else:
+                target.copy_(alive[gradient.value])
+                self.filled[record].add(gradient.weight)
+
+    def _send_gradients(self, layer: int) -> None:
+        for record in gradient_records(self.plan, self._layers()[layer]):
+            views = self.slots.pop(record)
+            filled = self.filled.pop(record)
+            for name, target in views.items():
+                if name not in filled:
+                    target.zero_()
+            self.role.ends.writer("gradients").commit(
+                {"step": self.step.number, "layer": layer, "record": record},
+                self.plan.records[record].gradient_bytes,
+            )
+
+    def _send_buffers(self) -> None:
+        """Batch statistics go back to MemoryX from the first replica."""
+        if self.train and self.plan.buffers and self.role.me.replica == 0:
+            own = {name: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for name, value in self.buffers.items()}
+            self.role.ends.outbox("buffers", memoryx()).send([self.step.number, own])
+
+    # --- pipeline -------------------------------------------------------------------------------------
+
+    def _send_values(self, action: SendValues) -> None:
+        alive = self.values[action.microbatch]
+        writer = self.role.ends.writer(f"values{self.role.me.stage}to{action.peer}")
+        with self._span("wait value slot", "values"):
+            slot = writer.acquire(self.role.job.stall_s)
+        fields, offset = [], 0
+        for name in action.values:
+            value = alive[name]
+            kind = TensorType(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+            view(slot, kind, offset).copy_(value)
+            fields.append([name, kind.dtype, list(kind.shape), offset])
+            offset += -(-kind.nbytes // OFFSETS) * OFFSETS
+        writer.commit(fields, offset)
+
+    def _receive_values(self, action: ReceiveValues) -> None:
+        reader = self.role.ends.reader(f"values{action.peer}to{self.role.me.stage}")
+        with self._span("wait values", "values"):
+            message = reader.receive(self.role.job.stall_s)
+        alive = self.values[action.microbatch]
+        for name, dtype, shape, offset in message.token:
+            alive[name] = view(message.data, TensorType(dtype, tuple(shape)), offset).clone()
+        reader.release(message.ticket)
+
+    @contextmanager
+    def _span(self, name: str, kind: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        ended = time.monotonic()
+        self.waits[kind] += ended - started
+        if self.spans is not None and ended - started > 1e-4:
+            self.spans.append(Span(self.role.role, name, started, ended))
+
+
+def _record_offsets(job: Job) -> list[int]:
+    offsets, at = [], 0
+    for record in job.plan.records:
+        offsets.append(at)
+        at += record.nbytes
+    return offsets
+
+
+def _die() -> None:
+    """Fault injection: end as if killed."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,339 @@
+"""Plan a job: capture, choose mode, microbatch and recomputation, place, predict memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from openwafer.artifact import (
+    Call,
+    Global,
+    Layer,
+    Load,
+    MemoryXMemory,
+    Metric,
+    Mode,
+    Plan,
+    Record,
+    System,
+    SystemMemory,
+    TensorType,
+)
+from openwafer.base import PlanError, format_bytes
+from openwafer.graph.ir import StepGraph
+from openwafer.graph.passes import Assembled, BodyTable, assemble
+from openwafer.graph.perf import Sizes, system_memory
+from openwafer.graph.place import (
+    bubble,
+    pipelined,
+    split_microbatches,
+    split_rows,
+    split_stages,
+    weight_streaming,
+)
+
+PREFETCH_BATCHES = 2
+"""Batches that an input worker keeps ready for its system, beside the one in use."""
+
+CaptureStep = Callable[[int, bool], StepGraph]
+"""(samples, train) -> the step for a microbatch of that many samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What the user asks of a plan; `None` and "auto" leave the choice to the planner."""
+
+    batch: int
+    systems: int = 1
+    execution: Literal["auto", "weight_streaming", "pipelined"] = "auto"
+    microbatch: int | Literal["auto"] | None = "auto"
+    """Samples per microbatch; None: the whole share of a system at once."""
+    system_memory: int | None = None
+    """Budget of one system in bytes."""
+    store: Literal["ram", "disk"] = "ram"
+    recompute: bool | Literal["auto"] = "auto"
+    evaluate: bool = True
+    prefetch_layers: int = 1
+    """Layers of weights on their way while one is in use."""
+
+
+def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
+    """Make the plan of one job.
+
+    `auto` execution takes pipelined when every stage's weights, activations and gradients fit the systems'
+    budget, else weight streaming; without a budget it takes weight streaming. `auto` microbatch takes the whole share of a
+    system if that fits the budget, else halves it until it does, first with activations kept, then recomputed.
+
+    Raises PlanError, with what would fit, if nothing does; CaptureError from `capture`.
+    """
+    if options.systems < 1 or options.batch < options.systems and options.execution != "pipelined":
+        raise PlanError(
+            f"a batch of {options.batch} samples cannot be shared by {options.systems} systems; use at most {options.batch} "
+            "systems or a larger batch"
+        )
+    planner = _Planner(model, capture, options)
+    modes = [Mode.WEIGHT_STREAMING]
+    if options.execution == "pipelined":
+        modes = [Mode.PIPELINED]
+    elif options.execution == "auto" and options.system_memory is not None:
+        modes = [Mode.PIPELINED, Mode.WEIGHT_STREAMING]
+    best: Plan | None = None
+    for mode in modes:
+        for microbatch in planner.candidates(mode):
+            for recompute in (False, True) if options.recompute == "auto" else (options.recompute,):
+                try:
+                    plan = planner.plan(mode, microbatch, recompute)
+                except PlanError:
+                    if mode is modes[-1]:
+                        raise
+                    break
+                need = max(system.memory.peak for system in plan.systems)
+                if options.system_memory is None or need <= options.system_memory:
+                    return plan
+                if best is None or need < max(system.memory.peak for system in best.systems):
+                    best = plan
+    assert best is not None
+    raise PlanError(_does_not_fit(best, options))
+
+
+class _Planner:
+    def __init__(self, model: str, capture: CaptureStep, options: PlanOptions) -> None:
+        self.model = model
+        self.capture = capture
+        self.options = options
+        self._steps: dict[tuple[int, bool], StepGraph] = {}
+        self._records: tuple[Record, ...] | None = None
+
+    def step(self, samples: int, train: bool) -> StepGraph:
+        if (samples, train) not in self._steps:
+            self._steps[samples, train] = self.capture(samples, train)
+        return self._steps[samples, train]
+
+    def candidates(self, mode: Mode) -> list[int]:
+        """Microbatch sizes to try, largest first."""
+        options = self.options
+        replicas = 1 if mode is Mode.PIPELINED else options.systems
+        share = max(split_rows(options.batch, replicas))
+        if isinstance(options.microbatch, int):
+            if options.microbatch < 1:
+                raise PlanError(f"microbatch must be at least 1, not {options.microbatch}")
+            return [min(options.microbatch, share)]
+        if options.microbatch is None:
+            return [share]
+        if mode is Mode.PIPELINED:  # enough microbatches that the bubble stays below a fifth
+            share = max(1, share // (4 * max(options.systems - 1, 1))) if options.systems > 1 else share
+        sizes = []
+        while share >= 1:
+            sizes.append(share)
+            share //= 2
+        return sizes if options.system_memory is not None else sizes[:1]
+
+    def plan(self, mode: Mode, microbatch: int, recompute: bool) -> Plan:
+        options = self.options
+        stages_count = options.systems if mode is Mode.PIPELINED else 1
+        replicas = 1 if mode is Mode.PIPELINED else options.systems
+        shares = split_rows(options.batch, replicas)
+        rows_of = [split_microbatches(share, min(microbatch, share)) for share in shares]
+        sizes = sorted({size for rows in rows_of for size in rows}, reverse=True)
+        table = BodyTable()
+        train = {size: self._assemble(table, size, True, recompute) for size in sizes}
+        evaluation = {size: self._assemble(table, size, False, False) for size in sizes} if options.evaluate else {}
+        main = train[sizes[0]]
+        for entry in (*train.values(), *evaluation.values()):
+            if entry.layers and len(entry.layers) != len((train if entry in train.values() else evaluation)[sizes[0]].layers):
+                raise PlanError(
+                    f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose a batch "
+                    f"({options.batch}) and microbatch ({microbatch}) that divide"
+                )
+        step = self.step(sizes[0], True)
+        stages = split_stages([layer.forward_flops + layer.backward_flops + 1 for layer in main.layers], stages_count)
+        eval_stages = self._eval_stages(evaluation[sizes[0]].layers, main.layers, stages) if evaluation else ()
+        systems = []
+        for replica, rows in enumerate(rows_of):
+            for stage in range(stages_count):
+                if mode is Mode.PIPELINED:
+                    program = pipelined([train[size].layers for size in rows], stages, stage, train=True)
+                    forward_only = (
+                        pipelined([evaluation[size].layers for size in rows], eval_stages, stage, train=False)
+                        if evaluation
+                        else ()
+                    )
+                else:
+                    program = weight_streaming(main.layers, len(rows), train=True)
+                    forward_only = (
+                        weight_streaming(evaluation[sizes[0]].layers, len(rows), train=False) if evaluation else ()
+                    )
+                systems.append(
+                    System(
+                        replica=replica,
+                        stage=stage,
+                        rows=rows,
+                        program=program,
+                        evaluation=forward_only,
+                        memory=SystemMemory(0, 0, 0, 0, 0),
+                    )
+                )
+        slots = max(len(layer.records) for layer in main.layers) + options.prefetch_layers
+        plan = Plan(
+            model=self.model,
+            mode=mode,
+            batch=options.batch,
+            microbatches=rows_of[0],
+            replicas=replicas,
+            stages=stages_count,
+            store=options.store,
+            cached=(),
+            slots=slots,
+            bodies=table.texts,
+            records=main.records,
+            layers={size: entry.layers for size, entry in train.items()},
+            evaluation={size: entry.layers for size, entry in evaluation.items()},
+            inputs=tuple(
+                (name, step.type_of(node).dtype, step.type_of(node).shape[1:]) for name, node in step.inputs.items()
+            ),
+            tied=tuple(step.tied.items()),
+            globals=tuple(
+                Global(name=name, dtype=step.type_of(node).dtype, initial=step.initial_globals[name])
+                for name, node in step.globals.items()
+            ),
+            initial_state={
+                f"{name}/{key}": value for name, entry in step.initial_state.items() for key, value in entry.items() if value
+            },
+            buffers=main.buffers,
+            update=main.update,
+            loss=main.loss,
+            metrics=tuple(Metric(label=label, value=value) for label, value in main.metrics),
+            evaluation_loss=evaluation[sizes[0]].loss if evaluation else "",
+            evaluation_metrics=tuple(
+                Metric(label=label, value=value) for label, value in (evaluation[sizes[0]].metrics if evaluation else ())
+            ),
+            constants={size: entry.constants for size, entry in train.items()},
+            evaluation_constants={size: entry.constants for size, entry in evaluation.items()},
+            systems=tuple(systems),
+            memoryx=_memoryx_memory(main.records, options, slots, len(systems), main.update.waits),
+            flops_per_step=sum(
+                layer.forward_flops + layer.backward_flops for rows in rows_of for size in rows for layer in train[size].layers
+            ),
+            bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
+            notes=tuple(step.notes),
+        )
+        return msgspec.structs.replace(plan, systems=tuple(_with_memory(plan, system, table) for system in systems))
+
+    def _assemble(self, table: BodyTable, size: int, train: bool, recompute: bool) -> Assembled:
+        def again(index: int, count: int) -> bool:
+            return recompute and index < count - 1  # the last layer's backward follows its forward at once
+
+        made = assemble(self.step(size, train), table, again, self._records)
+        if self._records is None:
+            self._records = made.records
+        return made
+
+    @staticmethod
+    def _eval_stages(
+        layers: tuple[Layer, ...], trained: tuple[Layer, ...], stages: tuple[range, ...]
+    ) -> tuple[range, ...]:
+        """The same weights on the same stage: evaluation layers follow the records of the training layers."""
+        if len(layers) == len(trained):
+            return stages
+        home = {}
+        for stage, members in enumerate(stages):
+            for index in members:
+                for record in trained[index].records:
+                    home.setdefault(record, stage)
+        ends, at = [], 0
+        for stage in range(len(stages)):
+            start = at
+            while at < len(layers) and min((home.get(r, stage) for r in layers[at].records), default=stage) <= stage:
+                at += 1
+            ends.append(range(start, at if stage < len(stages) - 1 else len(layers)))
+        return tuple(ends)
+
+
+def _with_memory(plan: Plan, system: System, table: BodyTable) -> System:
+    outside = frozenset(
+        {weight.name for record in plan.records for weight in record.weights}
+        | {name for name, _, _ in plan.inputs}
+        | {entry.name for entry in plan.globals}
+        | {"sample_fraction", "rng"}
+        | {name for call in plan.constants.values() if call for name in call.outputs}
+    )
+    loaded = [index for action in system.program if isinstance(action, Load) for index in plan.layers[system.rows[0]][action.layer].records]
+    if plan.mode is Mode.PIPELINED:
+        weights = sum(plan.records[index].stream_bytes for index in set(loaded))
+        gradients = sum(plan.records[index].gradient_bytes for index in set(loaded))
+    else:
+        weights = plan.slots * max((plan.records[index].stream_bytes for index in loaded), default=0)
+        gradients = gradient_slots(plan) * max((plan.records[index].gradient_bytes for index in loaded), default=0)
+    constants = sum(_call_bytes(call, table) for call in plan.constants.values() if call)
+    sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
+    memory = system_memory(
+        system.program,
+        system.rows,
+        plan.layers,
+        table.bodies,
+        outside,
+        Sizes(
+            weights=weights,
+            gradients=gradients,
+            inputs=sample * sum(system.rows) * (1 + PREFETCH_BATCHES) + constants,
+        ),
+    )
+    return System(
+        replica=system.replica,
+        stage=system.stage,
+        rows=system.rows,
+        program=system.program,
+        evaluation=system.evaluation,
+        memory=memory,
+    )
+
+
+def gradient_slots(plan: Plan) -> int:
+    """Slots of a system's gradient ring: those a layer fills at once, and one on its way."""
+    layers = next(iter(plan.layers.values()))
+    record_of = {w.name: index for index, record in enumerate(plan.records) for w in record.weights}
+    most = max((len({record_of[g.weight] for g in layer.gradients}) for layer in layers), default=0)
+    return most + 1
+
+
+def _call_bytes(call: Call, table: BodyTable) -> int:
+    body = table.bodies[call.body]
+    return sum(body.type_of(index).nbytes for index in body.outputs)
+
+
+def _memoryx_memory(
+    records: tuple[Record, ...], options: PlanOptions, slots: int, systems: int, waits: bool
+) -> MemoryXMemory:
+    stored = sum(record.nbytes for record in records)
+    largest = max(record.nbytes for record in records)
+    casts = any(not record.streams_as_stored for record in records)
+    disk = options.store == "disk"
+    return MemoryXMemory(
+        store_ram=0 if disk else stored,
+        store_disk=stored if disk else 0,
+        slots=slots * max(record.stream_bytes for record in records) if disk or casts else 0,
+        gradients=sum(record.gradient_bytes for record in records) if waits else 0,
+        buffers=3 * largest if disk else 0,
+    )
+
+
+def _does_not_fit(best: Plan, options: PlanOptions) -> str:
+    system = max(best.systems, key=lambda entry: entry.memory.peak)
+    memory = system.memory
+    assert options.system_memory is not None
+    advice = []
+    if options.microbatch not in ("auto",) or options.recompute is False:
+        advice.append("let the planner choose microbatch and recomputation ('auto')")
+    if memory.activations > memory.weights and sum(system.rows) > 1:
+        advice.append(f"use a smaller batch (now {options.batch}) or more systems (now {options.systems})")
+    advice.append(f"give each system at least {format_bytes(memory.peak)}")
+    return (
+        f"{best.model} does not fit {format_bytes(options.system_memory)} per system: the smallest plan found "
+        f"({best.mode}, microbatches of {system.rows[0]}) needs {format_bytes(memory.peak)} "
+        f"(weights {format_bytes(memory.weights)}, activations {format_bytes(memory.activations)}, "
+        f"gradients {format_bytes(memory.gradients)}, inputs {format_bytes(memory.inputs)}); " + ", or ".join(advice)
+    )
+

@@ -1,0 +1,140 @@
+"""Programs: what each system does in one step, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openwafer.artifact import (
+    Action,
+    Backward,
+    Forward,
+    Layer,
+    Load,
+    ReceiveValues,
+    SendGradients,
+    SendValues,
+    Unload,
+)
+
+
+def weight_streaming(layers: Sequence[Layer], microbatches: int, train: bool) -> tuple[Action, ...]:
+    """All microbatches of a layer before the next layer ("vertical"): each weight comes twice a step, whatever the batch.
+
+    The last layer of the forward is the first of the backward and stays.
+    """
+    last = len(layers) - 1
+    out: list[Action] = []
+    for index in range(len(layers)):
+        out.append(Load(index))
+        out.extend(Forward(index, microbatch) for microbatch in range(microbatches))
+        if index < last or not train:
+            out.append(Unload(index))
+    for index in reversed(range(len(layers))) if train else ():
+        layer = layers[index]
+        if layer.backward is None or not layer.backward.outputs:
+            if index == last:
+                out.append(Unload(index))
+            continue
+        if index < last:
+            out.append(Load(index))
+        out.extend(Backward(index, microbatch) for microbatch in range(microbatches))
+        if layer.gradients:
+            out.append(SendGradients(index))
+        out.append(Unload(index))
+    return tuple(out)
+
+
+def pipelined(
+    by_microbatch: Sequence[Sequence[Layer]], stages: Sequence[range], stage: int, train: bool
+) -> tuple[Action, ...]:
+    """One stage of a pipeline, for microbatches whose layers are given one by one (sizes may differ). Its layers stay loaded, microbatches flow through (one forward, one backward in turn).
+
+    Idle share of a step: (S-1)/(M+S-1) for S stages of equal time and M microbatches (Huang et al., GPipe, 2019;
+    one-forward-one-backward keeps it and bounds kept activations by S, Narayanan et al., PipeDream-Flush, 2021).
+    """
+    own = stages[stage]
+    microbatches = len(by_microbatch)
+    layers = by_microbatch[0]
+    forward_traffic = [_traffic(entry, stages, stage, backward=False) for entry in by_microbatch]
+    backward_traffic = [_traffic(entry, stages, stage, backward=True) for entry in by_microbatch]
+    out: list[Action] = []
+    loaded: set[int] = set()
+
+    def load(index: int) -> None:
+        if index not in loaded:
+            loaded.add(index)
+            out.append(Load(index))
+
+    def forward(microbatch: int) -> None:
+        out.extend(ReceiveValues(peer, microbatch, names) for peer, names in forward_traffic[microbatch][0])
+        for index in own:
+            load(index)
+            out.append(Forward(index, microbatch))
+        out.extend(SendValues(peer, microbatch, names) for peer, names in forward_traffic[microbatch][1])
+
+    def backward(microbatch: int) -> None:
+        out.extend(ReceiveValues(peer, microbatch, names) for peer, names in backward_traffic[microbatch][0])
+        for index in reversed(own):
+            call = layers[index].backward
+            if call is not None and call.outputs:
+                out.append(Backward(index, microbatch))
+            if microbatch == microbatches - 1:
+                if call is not None and layers[index].gradients:
+                    out.append(SendGradients(index))
+                out.append(Unload(index))
+        out.extend(SendValues(peer, microbatch, names) for peer, names in backward_traffic[microbatch][1])
+
+    warm_up = min(len(stages) - stage - 1, microbatches) if train else microbatches
+    for microbatch in range(warm_up):
+        forward(microbatch)
+    if not train:
+        out.extend(Unload(index) for index in own)
+        return tuple(out)
+    for microbatch in range(warm_up, microbatches):
+        forward(microbatch)
+        backward(microbatch - warm_up)
+    for microbatch in range(microbatches - warm_up, microbatches):
+        backward(microbatch)
+    return tuple(out)
+
+
+def bubble(stages: int, microbatches: int) -> float:
+    """Share of a pipelined step that a system idles, for stages of equal time."""
+    return (stages - 1) / (microbatches + stages - 1)
+
+
+Traffic = list[tuple[int, tuple[str, ...]]]
+
+
+def _traffic(layers: Sequence[Layer], stages: Sequence[range], stage: int, backward: bool) -> tuple[Traffic, Traffic]:
+    """(received, sent) by peer stage: values that one stage makes and another reads."""
+    stage_of = {index: position for position, members in enumerate(stages) for index in members}
+    made: dict[str, int] = {}
+    for index, layer in enumerate(layers):
+        call = layer.backward if backward else layer.forward
+        for name in call.outputs if call else ():
+            made[name] = stage_of[index]
+    received: dict[int, dict[str, None]] = {}
+    sent: dict[int, dict[str, None]] = {}
+    for index, layer in enumerate(layers):
+        reader = stage_of[index]
+        calls = (layer.backward,) if backward else (layer.forward, layer.backward)
+        for call in calls:
+            for name in call.inputs if call else ():
+                maker = made.get(name) if isinstance(name, str) else None
+                if maker is not None and maker != reader and isinstance(name, str):
+                    if reader == stage:
+                        received.setdefault(maker, {})[name] = None
+                    if maker == stage:
+                        sent.setdefault(reader, {})[name] = None
+        for gradient in layer.gradients if backward else ():
+            maker = made[gradient.value]
+            if maker != reader:
+                if reader == stage:
+                    received.setdefault(maker, {})[gradient.value] = None
+                if maker == stage:
+                    sent.setdefault(reader, {})[gradient.value] = None
+    return (
+        [(peer, tuple(names)) for peer, names in sorted(received.items())],
+        [(peer, tuple(names)) for peer, names in sorted(sent.items())],
+    )
