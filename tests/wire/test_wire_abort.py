@@ -104,6 +104,22 @@ def test_every_call_after_an_abort_raises_the_first_reason(transport: Transport)
             call()
 
 
+def test_a_loss_that_an_abort_explains_is_reported_as_the_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a coordinator is killed, its links may end a moment before its abort pipe: it is one event."""
+    monkeypatch.setattr("openwafer.wire._channel.CAUSE_S", 5.0)
+    with SharedTransport() as transport:
+        job(transport)
+
+        def end_like_a_killed_process() -> None:
+            transport.endpoints("memoryx").close()
+            time.sleep(0.05)
+            transport.abort("the coordinator ended")
+
+        threading.Timer(0.05, end_like_a_killed_process).start()
+        with pytest.raises(Aborted, match="the coordinator ended"):
+            transport.endpoints("system0").inbox("commands").receive()
+
+
 @pytest.mark.parametrize("kind", [LocalTransport, SharedTransport])
 def test_leaving_the_transport_by_an_exception_tells_the_roles_which(kind: type[Transport]) -> None:
     """The log of every role then says what ended the job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -99,12 +99,13 @@ def test_every_reader_gets_every_message_once_in_order_and_no_held_slot_changes(
         with pytest.raises(StallError):
             reader.receive(timeout_s=0)
 
-    with kind() as transport, ThreadPoolExecutor(4) as threads:
+    with ThreadPoolExecutor(4) as threads, kind() as transport:  # a failure aborts, which frees the threads
         writer, readers = weights(transport, slots, len(seeds))
         jobs = [threads.submit(write, writer)]
         jobs += [threads.submit(read, reader, seed) for reader, seed in zip(readers, seeds, strict=True)]
-        for job in jobs:
-            job.result(timeout=30)
+        for job in wait(jobs, timeout=30, return_when="FIRST_EXCEPTION").done:
+            job.result()
+        assert all(job.done() for job in jobs)
 
     total = sum(nbytes or 0 for nbytes in messages)
     for end in (writer, *readers):

@@ -27,8 +27,11 @@ def drops(
     last: dict[tuple[int, str], int] = {}
     for position, action in enumerate(program):
         if isinstance(action, (Forward, Backward)):
-            call = call_of(action, layers[rows[action.microbatch]])
+            own = layers[rows[action.microbatch]]
+            call = call_of(action, own)
             names = [] if call is None else [*call.outputs, *(name for name in call.inputs if isinstance(name, str))]
+            if isinstance(action, Backward):
+                names.extend(gradient.value for gradient in own[action.layer].gradients)
         elif isinstance(action, (SendValues, ReceiveValues)):
             names = list(action.values)
         else:

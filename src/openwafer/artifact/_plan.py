@@ -291,7 +291,7 @@ class System(msgspec.Struct, frozen=True):
     memory: SystemMemory
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, dict=True):
     """How one job runs. Serialise with `plan_to_json`, read back with `plan_from_json`."""
 
     model: str

@@ -34,7 +34,8 @@ def compile_body(body: Body, kernels: Kernels) -> Compiled:
             assert isinstance(source, Ref)
             lines.append(f"    {target} = v{source.index}[{item}]")
         else:
-            call, extra = kernels.find(instr, in_place=instr.op in FUSED and _arguments_die(body, position))
+            in_place = instr.op in FUSED and _arguments_die(body, position)
+            call, extra = kernels.find(body, position, in_place)
             names[f"op{position}"] = call
             parts = [_argument(arg, names) for arg in instr.args]
             parts += [f"{key}={_argument(value, names)}" for key, value in instr.kwargs]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from openwafer.artifact import Instr, Symbol
+from openwafer.artifact import Body, Symbol
 from openwafer.base import PlanError
 
 aten = torch.ops.aten
@@ -80,24 +80,25 @@ FUSED = {
     "aten._fused_adam.default",
 }
 
-MatmulKernels = Callable[[Instr], Callable[..., Any] | None]
-"""Chooses another kernel for a matrix product, or None for ATen's own."""
+MatmulKernels = Callable[[Body, int], Callable[..., Any] | None]
+"""Chooses another kernel for a matrix product, instruction `position` of a body; None for ATen's own."""
 
 
 class Kernels:
-    """Operators for one device."""
+    """Operators for one device. `matmul` is asked on the CPU only."""
 
     def __init__(self, device: torch.device, matmul: MatmulKernels | None = None) -> None:
         self.device = device
-        self._matmul = matmul
+        self._matmul = matmul if device.type == "cpu" else None
 
-    def find(self, instr: Instr, in_place: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
+    def find(self, body: Body, position: int, in_place: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The callable of an instruction, and keyword arguments that the device adds."""
+        instr = body.instrs[position]
         if instr.op == "wafer.seeded":
             return seeded, {}
         if instr.op == "wafer.constant":
             return (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
-        if self._matmul is not None and (chosen := self._matmul(instr)) is not None:
+        if self._matmul is not None and (chosen := self._matmul(body, position)) is not None:
             return chosen, {}
         op = overload(instr.op)
         if in_place and instr.op in FUSED:

@@ -13,7 +13,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     train: bool
 
 
-class Checkpoint(msgspec.Struct, frozen=True, tag="checkpoint"):
+class SaveCheckpoint(msgspec.Struct, frozen=True, tag="checkpoint"):
     """Write the state after `step` updates to `folder`, beside the run."""
 
     step: int
@@ -25,7 +25,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Finish what was asked for, then end."""
 
 
-Command = Step | Checkpoint | Stop
+Command = Step | SaveCheckpoint | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

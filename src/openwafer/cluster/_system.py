@@ -207,7 +207,7 @@ class _StepRun:
         return layers_for(self.plan, self.role.me.rows[microbatch], self.train)
 
     def _load(self, layer: int) -> None:
-        reader = self.role.ends.reader("weights")
+        reader = self.role.ends.reader(f"weights{self.role.me.stage}")
         for record in self._layers()[layer].records:
             with self._span("wait weights", "weights"):
                 message = reader.receive(self.role.job.stall_s)
@@ -229,7 +229,7 @@ class _StepRun:
                 continue
             for weight in self.plan.records[record].weights:
                 self.weights.pop(weight.name, None)
-            self.role.ends.reader("weights").release(self.tickets.pop(record))
+            self.role.ends.reader(f"weights{self.role.me.stage}").release(self.tickets.pop(record))
 
     # --- arithmetic -----------------------------------------------------------------------------------
 
@@ -260,7 +260,8 @@ class _StepRun:
     def _dying(self, action: Forward | Backward) -> tuple[str, ...]:
         position = self._position(action)
         call = self._call(action)
-        return tuple(name for name in self.role._drops[self.train][position] if name not in call.outputs)
+        kept = {*call.outputs, *(gradient.value for gradient in self._layers(action.microbatch)[action.layer].gradients)}
+        return tuple(name for name in self.role._drops[self.train][position] if name not in kept)
 
     def _position(self, action: Forward | Backward) -> int:
         key = (type(action), action.layer, action.microbatch)
@@ -306,13 +307,14 @@ class _StepRun:
 
     def _add_gradients(self, microbatch: int, layer: Layer) -> None:
         alive = self.values[microbatch]
-        for gradient in layer.gradients:
-            record = self.role._record_of[gradient.weight]
+        for record in gradient_records(self.plan, layer):  # the ring commits slots in the order of acquisition
             if record not in self.slots:
                 with self._span("wait gradient slot", "gradients"):
                     slot = self.role.ends.writer("gradients").acquire(self.role.job.stall_s)
                 self.slots[record] = gradient_views(self.plan.records[record], slot)
                 self.filled[record] = set()
+        for gradient in layer.gradients:
+            record = self.role._record_of[gradient.weight]
             target = self.slots[record][gradient.weight]
             if gradient.weight in self.filled[record]:
                 target.add_(alive[gradient.value])

@@ -19,7 +19,9 @@ from openwafer.wire._endpoints import Endpoints
 from openwafer.wire._errors import Aborted
 from openwafer.wire._link import Inbox, Outbox
 from openwafer.wire._local import LocalTransport
-from openwafer.wire._ring import RingMessage, RingReader, RingStats, RingWriter
+from openwafer.wire._ring import RingMessage, RingStats
+from openwafer.wire._ring_reader import RingReader
+from openwafer.wire._ring_writer import RingWriter
 from openwafer.wire._segment import Segment
 from openwafer.wire._shared import SharedTransport
 from openwafer.wire._transport import Transport

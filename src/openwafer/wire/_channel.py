@@ -71,7 +71,7 @@ class Receiver(ABC):
 
 
 CAUSE_S = 0.05
-"""How long an abort may lag behind the loss that it explains: the kernel closes a killed process's files in turn."""
+"""How long an abort may lag behind the loss that it explains: a killed process's files are closed in turn."""
 
 
 class Waiter(ABC):

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from openwafer.base import InputError
 from openwafer.wire._channel import Receiver, Sender, Waiter
 from openwafer.wire._link import Inbox, Outbox
-from openwafer.wire._ring import RingReader, RingShape, RingWriter
+from openwafer.wire._ring import RingShape
+from openwafer.wire._ring_reader import RingReader
+from openwafer.wire._ring_writer import RingWriter
 from openwafer.wire._segment import Segment
 
 End = TypeVar("End")

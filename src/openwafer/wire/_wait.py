@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from openwafer.base import InputError, StallError
 from openwafer.wire._channel import Deadline
 from openwafer.wire._link import Inbox
-from openwafer.wire._ring import RingReader
+from openwafer.wire._ring_reader import RingReader
 
 
 def wait_any(

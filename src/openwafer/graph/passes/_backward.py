@@ -33,13 +33,13 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
     known = set(forward.layer_of) | set(forward.constants) | forward.weight_views
     cuts = {name: gradient_source(node) for name, node in step.gradients.items()}
     wanted = ancestors(list(cuts.values()))
-    parameters = set(step.read_weights.values())
+    streamed = {*step.read_weights.values(), *step.buffers.values()}
     nodes, views = [], set(forward.weight_views)
     for node in step.graph.nodes:
         if node not in wanted or node in known or node.op != "call_function":
             continue
         sources = node.all_input_nodes
-        if len(sources) == 1 and (sources[0] in parameters or sources[0] in views) and is_cheap(node):
+        if len(sources) == 1 and (sources[0] in streamed or sources[0] in views) and is_cheap(node):
             views.add(node)
         else:
             nodes.append(node)

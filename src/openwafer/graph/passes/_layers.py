@@ -30,7 +30,8 @@ class ForwardLayers:
     layers: list[list[fx.Node]]
     layer_of: dict[fx.Node, int]
     weight_views: set[fx.Node]
-    """Views and casts of weights: made again wherever they are used, never kept."""
+    """Views and casts of weights and buffers: made again wherever they are used, never kept, since the bytes
+    under a view belong to a slot of the stream, which moves on."""
 
 
 def ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
@@ -57,21 +58,25 @@ def find_layers(step: StepGraph) -> ForwardLayers:
     """Sort the forward nodes of a step into constants, weight views and layers."""
     forward = forward_nodes(step)
     parameters = set(step.read_weights.values())
+    streamed = parameters | set(step.buffers.values())
     inputs = {node for node in step.graph.nodes if node.op == "placeholder"}
     constants, weight_views, side, main = [], set(), [], []
     fixed: set[fx.Node] = set()
-    side_set: set[fx.Node] = set()
+    light: set[fx.Node] = set()  # no parameter reaches these: they do not count as crossing between layers
     for node in step.graph.nodes:
         if node not in forward or node in inputs or node.op == "output":
             continue
         sources = node.all_input_nodes
         if not any(source in inputs for source in sources) and all(source in fixed for source in sources):
             fixed.add(node)
+            light.add(node)
             constants.append(node)
-        elif len(sources) == 1 and (sources[0] in parameters or sources[0] in weight_views) and is_cheap(node):
+        elif len(sources) == 1 and (sources[0] in streamed or sources[0] in weight_views) and is_cheap(node):
             weight_views.add(node)
-        elif all(source in fixed or source in side_set or (source in inputs and source not in parameters) for source in sources):
-            side_set.add(node)
+            if sources[0] not in parameters and (sources[0] in inputs or sources[0] in light):
+                light.add(node)
+        elif all(source in light or (source in inputs and source not in parameters) for source in sources):
+            light.add(node)
             side.append(node)
         else:
             main.append(node)

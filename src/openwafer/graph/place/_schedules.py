@@ -31,7 +31,7 @@ def weight_streaming(layers: Sequence[Layer], microbatches: int, train: bool) ->
             out.append(Unload(index))
     for index in reversed(range(len(layers))) if train else ():
         layer = layers[index]
-        if layer.backward is None or not layer.backward.outputs:
+        if not _has_backward(layer):
             if index == last:
                 out.append(Unload(index))
             continue
@@ -75,11 +75,10 @@ def pipelined(
     def backward(microbatch: int) -> None:
         out.extend(ReceiveValues(peer, microbatch, names) for peer, names in backward_traffic[microbatch][0])
         for index in reversed(own):
-            call = layers[index].backward
-            if call is not None and call.outputs:
+            if _has_backward(layers[index]):
                 out.append(Backward(index, microbatch))
             if microbatch == microbatches - 1:
-                if call is not None and layers[index].gradients:
+                if layers[index].gradients:
                     out.append(SendGradients(index))
                 out.append(Unload(index))
         out.extend(SendValues(peer, microbatch, names) for peer, names in backward_traffic[microbatch][1])
@@ -101,6 +100,11 @@ def pipelined(
 def bubble(stages: int, microbatches: int) -> float:
     """Share of a pipelined step that a system idles, for stages of equal time."""
     return (stages - 1) / (microbatches + stages - 1)
+
+
+def _has_backward(layer: Layer) -> bool:
+    """A layer below the first trained weight has nothing to compute, and none to pass on."""
+    return layer.backward is not None and bool(layer.backward.outputs or layer.gradients)
 
 
 Traffic = list[tuple[int, tuple[str, ...]]]

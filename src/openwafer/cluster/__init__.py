@@ -1,0 +1,18 @@
+"""The roles of the cluster: MemoryX, SwarmX, System, input worker, and the coordinator of a job."""
+
+from openwafer.cluster._coordinator import CheckpointDone, Coordinator, StepDone, encode_extra
+from openwafer.cluster._inputs import BatchFunction
+from openwafer.cluster._job import Job
+from openwafer.cluster._messages import SaveCheckpoint, Span, Step
+
+__all__ = [
+    "BatchFunction",
+    "SaveCheckpoint",
+    "CheckpointDone",
+    "Coordinator",
+    "Job",
+    "Span",
+    "Step",
+    "StepDone",
+    "encode_extra",
+]

@@ -1,0 +1,87 @@
+"""Input worker: makes the batches of one replica and puts them where its systems read them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from openwafer.artifact import TensorType
+from openwafer.base import InputError
+from openwafer.cluster._job import Job, input_role
+from openwafer.cluster._memory import peak_rss, view
+from openwafer.cluster._messages import Command, Ended, Fed, Ready, Step, Stop
+from openwafer.cluster._system import _die
+from openwafer.wire import Endpoints
+
+BatchFunction = Callable[[int, bool], Mapping[str, torch.Tensor]]
+"""(number, train) -> the replica's rows of that batch, by input name."""
+
+
+class InputWorkerRole:
+    """One input worker of a job: obeys steps in order, as far ahead as its ring has room."""
+
+    def __init__(self, job: Job, replica: int, endpoints: Endpoints, batches: BatchFunction) -> None:
+        self.job = job
+        self.replica = replica
+        self.ends = endpoints
+        self.batches = batches
+        self.role = input_role(replica)
+        self.rows = sum(next(s.rows for s in job.plan.systems if s.replica == replica))
+
+    def run(self) -> None:
+        """Make batches until told to stop. Raises InputError for a batch that is not what the plan was made for."""
+        inbox = self.ends.inbox("commands")
+        reports = self.ends.outbox("reports")
+        writer = self.ends.writer("batches")
+        reports.send(Ready(self.role))
+        while True:
+            command = inbox.receive(type=Command)
+            if isinstance(command, Stop):
+                break
+            if not isinstance(command, Step):
+                continue
+            if command.train and self.job.fail == f"{self.role}:{command.number}":
+                _die()
+            started = time.monotonic()
+            batch = self.batches(command.batch, command.train)
+            produced = time.monotonic() - started
+            slot = writer.acquire(self.job.stall_s)
+            tensors, end = self._fill(slot, batch, command)
+            writer.commit({"tensors": tensors}, end)
+            reports.send(Fed(self.replica, command.number, command.train, produced))
+        writer.drain(self.job.stall_s)
+        reports.send(Ended(self.role, peak_rss()))
+
+    def _fill(
+        self, slot: memoryview, batch: Mapping[str, torch.Tensor], command: Step
+    ) -> tuple[list[list[object]], int]:
+        tensors: list[list[object]] = []
+        for name, dtype, shape, offset in input_layout(self.job, self.rows):
+            if name not in batch:
+                raise InputError(f"batch {command.batch} has no {name!r}; it has {', '.join(batch)}")
+            value = batch[name]
+            expected = (self.rows, *shape)
+            if tuple(value.shape) != expected or str(value.dtype) != f"torch.{dtype}":
+                raise InputError(
+                    f"batch {command.batch}: {name!r} is {value.dtype} of shape {tuple(value.shape)}, but the step was planned "
+                    f"for torch.{dtype} of shape {expected}; every batch must be like the first"
+                )
+            view(slot, TensorType(dtype, expected), offset).copy_(value)
+            tensors.append([name, dtype, list(expected), offset])
+        return tensors, batch_bytes(self.job, self.rows)
+
+
+def input_layout(job: Job, rows: int) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Name, dtype, shape per sample and offset of each input in a batch slot."""
+    out, at = [], 0
+    for name, dtype, shape in job.plan.inputs:
+        out.append((name, dtype, tuple(shape), at))
+        at += -(-TensorType(dtype, (rows, *shape)).nbytes // 64) * 64
+    return out
+
+
+def batch_bytes(job: Job, rows: int) -> int:
+    """Bytes of a batch slot."""
+    return sum(-(-TensorType(dtype, (rows, *shape)).nbytes // 64) * 64 for _, dtype, shape in job.plan.inputs)

@@ -1,0 +1,110 @@
+"""Start and watch roles: as threads of this process, or as processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from openwafer.base import configure_logs
+from openwafer.cluster._codec import decode_job
+from openwafer.cluster._failures import report_failure
+from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
+from openwafer.cluster._memoryx import MemoryXRole
+from openwafer.cluster._system import SystemRole
+from openwafer.wire import Aborted, Endpoints
+
+
+@dataclass(frozen=True)
+class RoleStart:
+    """Everything that a role is made of; travels to its process."""
+
+    name: str
+    kind: str
+    index: int
+    job: bytes
+    endpoints: Endpoints
+    batches: BatchFunction | None = None
+
+
+def run_role(start: RoleStart, in_process: bool) -> None:
+    """Run a role to its end; what goes wrong is reported to the coordinator and not raised."""
+    if in_process:
+        # Ctrl-C is for the coordinator, which then tells everyone.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        configure_logs()
+    with start.endpoints as ends:
+        try:
+            job = decode_job(start.job)
+            role: Any
+            if start.kind == "memoryx":
+                role = MemoryXRole(job, ends)
+            elif start.kind == "system":
+                role = SystemRole(job, start.index, ends)
+            else:
+                assert start.batches is not None
+                role = InputWorkerRole(job, start.index, ends, start.batches)
+            role.run()
+        except Aborted:
+            pass
+        except BaseException as error:
+            report_failure(start.name, error, ends)
+
+
+class RunningRole:
+    """One started role."""
+
+    def __init__(self, start: RoleStart, processes: bool) -> None:
+        self.name = start.name
+        self._thread: threading.Thread | None = None
+        self._process: Any = None
+        if processes:
+            context = multiprocessing.get_context("spawn")
+            self._process = context.Process(target=run_role, args=(start, True), name=start.name, daemon=True)
+            with _quiet_main():
+                self._process.start()
+        else:
+            self._thread = threading.Thread(target=run_role, args=(start, False), name=start.name, daemon=True)
+            self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive() if self._process is not None else bool(self._thread and self._thread.is_alive())
+
+    @property
+    def ending(self) -> str:
+        """How a process ended, in words."""
+        code = self._process.exitcode if self._process is not None else None
+        if code is None:
+            return "ended"
+        if code < 0:
+            return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"ended with exit code {code}"
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; True if it came."""
+        target = self._process if self._process is not None else self._thread
+        target.join(timeout_s)
+        return not self.alive
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.join()
+
+
+class _quiet_main:  # noqa: N801 - a context manager used like a function
+    """Spawned roles need nothing of the user's main module: keep multiprocessing from running it again."""
+
+    def __enter__(self) -> None:
+        main = sys.modules["__main__"]
+        self.saved = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+        main.__dict__["__spec__"] = None
+
+    def __exit__(self, *_: object) -> None:
+        sys.modules["__main__"].__dict__.update(self.saved)
+

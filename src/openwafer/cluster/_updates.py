@@ -1,0 +1,78 @@
+"""The update part of the step, as MemoryX runs it: per record, in place, on the record's own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from openwafer.artifact import Call, Plan
+from openwafer.cluster._execute import Compiled, compile_body
+from openwafer.cluster._kernels import Kernels
+
+
+class Updater:
+    """Runs the calls of `plan.update` and keeps the globals.
+
+    `begin(step)` once per step, then `before` and `apply` per record, `across` when every `before` has run, `finish` last.
+    Values made for the step are kept by name until `finish`.
+    """
+
+    def __init__(self, plan: Plan, globals: Mapping[str, float]) -> None:
+        self.plan = plan
+        self.update = plan.update
+        self._kernels = Kernels(torch.device("cpu"))
+        self._compiled: dict[str, Compiled] = {}
+        self.globals = {
+            entry.name: torch.tensor(globals.get(entry.name, entry.initial), dtype=getattr(torch, entry.dtype))
+            for entry in plan.globals
+        }
+        self._scalars: dict[str, torch.Tensor] = {}
+
+    def begin(self) -> None:
+        """Compute what depends on the globals alone."""
+        self._scalars = dict(self.globals)
+        self._run(self.update.begin, {})
+
+    def before(self, record: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Small values of one record's gradients, for `across`."""
+        self._run(self.update.records[record].before, tensors)
+
+    def across(self) -> None:
+        self._run(self.update.across, {})
+
+    def apply(self, record: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write the record's new weights and state into `tensors`, which lie over the record."""
+        call = self.update.records[record].apply
+        if call is None:
+            return
+        for name, value in zip(call.outputs, self._call(call, tensors), strict=True):
+            target = tensors[name]
+            if value.data_ptr() != target.data_ptr():
+                target.copy_(value)
+
+    def finish(self) -> dict[str, float]:
+        """Move the globals on; returns the values to report."""
+        logs = {label: float(self._scalars[value]) for label, value in self.update.logs}
+        for name, value in self.update.new_globals:
+            self.globals[name] = self._scalars[value].clone()
+        self._scalars = {}
+        return logs
+
+    @property
+    def global_values(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.globals.items()}
+
+    def _run(self, call: Call | None, tensors: Mapping[str, torch.Tensor]) -> None:
+        if call is not None:
+            self._scalars.update(zip(call.outputs, self._call(call, tensors), strict=True))
+
+    def _call(self, call: Call, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if call.body not in self._compiled:
+            self._compiled[call.body] = compile_body(self.plan.body[call.body], self._kernels)
+        inputs: list[Any] = [
+            name if isinstance(name, int) else tensors[name] if name in tensors else self._scalars[name]
+            for name in call.inputs
+        ]
+        return self._compiled[call.body](inputs)
