@@ -11,6 +11,7 @@ from openwafer.artifact._body import (
     parse_body,
     print_body,
 )
+from openwafer.artifact._describe import describe_plan
 from openwafer.artifact._liveness import call_of, drops
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
@@ -73,6 +74,7 @@ __all__ = [
     "Unload",
     "Update",
     "call_of",
+    "describe_plan",
     "drops",
     "make_record",
     "parse_body",

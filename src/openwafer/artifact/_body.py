@@ -268,6 +268,6 @@ def _parse_arg(node: ast.expr) -> Arg:
         assert isinstance(value, (int, float))
         return -value
     assert isinstance(node, ast.Constant)
-    value = node.value
-    assert value is None or isinstance(value, (bool, int, float, str))
-    return value
+    constant = node.value
+    assert constant is None or isinstance(constant, (bool, int, float, str))
+    return constant

@@ -29,7 +29,11 @@ def drops(
         if isinstance(action, (Forward, Backward)):
             own = layers[rows[action.microbatch]]
             call = call_of(action, own)
-            names = [] if call is None else [*call.outputs, *(name for name in call.inputs if isinstance(name, str))]
+            names = (
+                []
+                if call is None
+                else [*call.outputs, *(name for name in call.inputs if isinstance(name, str))]
+            )
             if isinstance(action, Backward):
                 names.extend(gradient.value for gradient in own[action.layer].gradients)
         elif isinstance(action, (SendValues, ReceiveValues)):

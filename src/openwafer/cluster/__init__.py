@@ -3,16 +3,18 @@
 from openwafer.cluster._coordinator import CheckpointDone, Coordinator, StepDone, encode_extra
 from openwafer.cluster._inputs import BatchFunction
 from openwafer.cluster._job import Job
+from openwafer.cluster._matmul import choose_kernels
 from openwafer.cluster._messages import SaveCheckpoint, Span, Step
 
 __all__ = [
     "BatchFunction",
-    "SaveCheckpoint",
     "CheckpointDone",
     "Coordinator",
     "Job",
+    "SaveCheckpoint",
     "Span",
     "Step",
     "StepDone",
+    "choose_kernels",
     "encode_extra",
 ]

@@ -13,6 +13,7 @@ import msgspec
 from openwafer.artifact import Mode, Plan, SendValues
 from openwafer.base import RoleLost, StallError, WaferError, logger
 from openwafer.cluster._codec import encode_job
+from openwafer.cluster._failures import rebuild_error
 from openwafer.cluster._inputs import BatchFunction, batch_bytes
 from openwafer.cluster._job import (
     Job,
@@ -26,7 +27,6 @@ from openwafer.cluster._job import (
     systems_of_stage,
 )
 from openwafer.cluster._messages import (
-    SaveCheckpoint,
     Command,
     Ended,
     Failed,
@@ -34,13 +34,13 @@ from openwafer.cluster._messages import (
     Ready,
     Report,
     Result,
+    SaveCheckpoint,
     Saved,
     Span,
     Step,
     Stop,
     Updated,
 )
-from openwafer.cluster._failures import rebuild_error
 from openwafer.cluster._roles import RoleStart, RunningRole
 from openwafer.wire import Inbox, LocalTransport, SharedTransport, Transport, wait_any
 
@@ -146,7 +146,11 @@ class Coordinator:
         for index, system in enumerate(plan.systems):
             slots, slot_bytes = gradient_slots(plan, index)
             transport.ring(
-                "gradients", slots=slots, slot_bytes=slot_bytes, writer=system_role(index), readers=[memoryx()]
+                "gradients",
+                slots=slots,
+                slot_bytes=slot_bytes,
+                writer=system_role(index),
+                readers=[memoryx()],
             )
             if plan.buffers and system.replica == 0:
                 transport.link("buffers", system_role(index), memoryx())
@@ -296,7 +300,9 @@ class Coordinator:
         raise WaferError(f"a role reported step {step}, which nobody asked for; this is a bug of openwafer")
 
     def _is_done(self, entry: _Pending) -> bool:
-        return len(entry.results) == len(self.plan.systems) and (entry.updated is not None or not entry.command.train)
+        return len(entry.results) == len(self.plan.systems) and (
+            entry.updated is not None or not entry.command.train
+        )
 
     def _summary(self, entry: _Pending, seconds: float) -> StepDone:
         results = tuple(entry.results[index] for index in sorted(entry.results))
@@ -326,7 +332,9 @@ class Coordinator:
 
     def _next_report(self, expect_end: bool = False) -> Report:
         """The next report of any role. Raises what a role reported as its failure, RoleLost, StallError."""
-        open_inboxes = [inbox for name, inbox in self._inboxes.items() if not (expect_end and name in self.peak_rss)]
+        open_inboxes = [
+            inbox for name, inbox in self._inboxes.items() if not (expect_end and name in self.peak_rss)
+        ]
         try:
             ready = wait_any(open_inboxes, self.job.stall_s)
         except StallError as error:
@@ -360,7 +368,9 @@ class Coordinator:
                         if not role.alive:
                             return self._explain_loss(None)
                 time.sleep(0.02)
-            return self._explain_loss(None) if any(not r.alive for r in self._roles) else rebuild_error(failed)
+            return (
+                self._explain_loss(None) if any(not r.alive for r in self._roles) else rebuild_error(failed)
+            )
         return rebuild_error(failed)
 
     def _explain_loss(self, lost: RoleLost | None) -> WaferError:
@@ -417,7 +427,9 @@ def value_rings(plan: Plan, members: list[int]) -> dict[tuple[int, int], tuple[i
                         if call is not None:
                             body = plan.body[call.body]
                             for name, value in zip(call.outputs, body.outputs, strict=True):
-                                sizes[name] = max(sizes.get(name, 0), -(-body.type_of(value).nbytes // 64) * 64)
+                                sizes[name] = max(
+                                    sizes.get(name, 0), -(-body.type_of(value).nbytes // 64) * 64
+                                )
             for action in system.program if train else system.evaluation:
                 if isinstance(action, SendValues):
                     key = (index, by_stage[action.peer])

@@ -67,7 +67,11 @@ def _argument(value: Arg, names: dict[str, Any]) -> str:
     if isinstance(value, Symbol):
         return _argument_name(symbol(value), names)
     if isinstance(value, float):
-        return f"float({str(value)!r})" if value != value or value in (float("inf"), float("-inf")) else repr(value)
+        return (
+            f"float({str(value)!r})"
+            if value != value or value in (float("inf"), float("-inf"))
+            else repr(value)
+        )
     return repr(value)
 
 

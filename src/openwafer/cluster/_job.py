@@ -19,6 +19,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     store_folder: str = ""
     """Where a disk store lives."""
     matmul: Literal["torch", "onednn", "auto"] = "torch"
+    matmul_choices: dict[str, str] = {}
+    """Measured once by the coordinator, so that all systems of a job run the same kernels."""
     threads: int = 1
     """Threads of arithmetic per system."""
     device: str = "cpu"
@@ -57,7 +59,9 @@ def load_order(plan: Plan, system: System, train: bool) -> tuple[int, ...]:
     """Records in the order in which a system receives them in one step."""
     layers = layers_for(plan, system.rows[0], train)
     program = system.program if train else system.evaluation
-    return tuple(record for action in program if isinstance(action, Load) for record in layers[action.layer].records)
+    return tuple(
+        record for action in program if isinstance(action, Load) for record in layers[action.layer].records
+    )
 
 
 def gradient_records(plan: Plan, layer: Layer) -> tuple[int, ...]:

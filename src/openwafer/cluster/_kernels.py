@@ -97,7 +97,9 @@ class Kernels:
         if instr.op == "wafer.seeded":
             return seeded, {}
         if instr.op == "wafer.constant":
-            return (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
+            return (
+                (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
+            )
         if self._matmul is not None and (chosen := self._matmul(body, position)) is not None:
             return chosen, {}
         op = overload(instr.op)

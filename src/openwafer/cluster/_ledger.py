@@ -79,4 +79,6 @@ class Ledger:
                     self._ends.check()
                     waited += 0.1
                 if waited > self._stall_s:
-                    raise StallError(f"MemoryX waited {waited:.0f} s for {what}; a system or the disk has stopped")
+                    raise StallError(
+                        f"MemoryX waited {waited:.0f} s for {what}; a system or the disk has stopped"
+                    )

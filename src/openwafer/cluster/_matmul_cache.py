@@ -18,7 +18,7 @@ Kernel = Callable[..., torch.Tensor]
 Layout = Literal["", ".t", ".strided"]
 """Row-major, a transposed view of row-major, or anything else."""
 
-CLEARLY = 1.1
+CLEARLY = 1.25
 """How many times faster oneDNN must be to be chosen: less is within what a busy machine adds or takes."""
 MULTIPLY_ADDS = 200_000_000
 ELEMENTS = 16_000_000

@@ -27,7 +27,9 @@ def stored_weights(record: Record, buffer: memoryview) -> dict[str, torch.Tensor
 
 def stored_state(record: Record, buffer: memoryview) -> dict[str, torch.Tensor]:
     """The optimizer state of a record, over the whole record."""
-    return {entry.name: view(buffer, entry.type, record.weight_bytes + entry.offset) for entry in record.state}
+    return {
+        entry.name: view(buffer, entry.type, record.weight_bytes + entry.offset) for entry in record.state
+    }
 
 
 def streamed_weights(record: Record, slot: memoryview) -> dict[str, torch.Tensor]:

@@ -35,11 +35,28 @@ from openwafer.cluster._job import (
 from openwafer.cluster._ledger import Ledger
 from openwafer.cluster._memory import gradients as gradient_views
 from openwafer.cluster._memory import peak_rss, stored_state, stored_weights, streamed_weights
-from openwafer.cluster._messages import SaveCheckpoint, Command, Ended, Ready, Saved, Span, Step, Stop, Updated
+from openwafer.cluster._messages import (
+    Command,
+    Ended,
+    Ready,
+    SaveCheckpoint,
+    Saved,
+    Span,
+    Step,
+    Stop,
+    Updated,
+)
 from openwafer.cluster._swarmx import reduce_in_place
 from openwafer.cluster._system import _die
 from openwafer.cluster._updates import Updater
-from openwafer.cluster.store import CheckpointWriter, DiskStore, RamStore, Store, aligned_buffer, load_checkpoint
+from openwafer.cluster.store import (
+    CheckpointWriter,
+    DiskStore,
+    RamStore,
+    Store,
+    aligned_buffer,
+    load_checkpoint,
+)
 from openwafer.wire import Endpoints
 
 GRADIENT = "/gradient"
@@ -69,7 +86,9 @@ class MemoryXRole:
         self.waits = self.plan.update.waits
         self.trained = [bool(record.trained) for record in self.plan.records]
         # A backward read brings the whole record, so that its update needs no second read.
-        self.reads_ahead = self.plan.store == "disk" and not self.waits and self.plan.mode is Mode.WEIGHT_STREAMING
+        self.reads_ahead = (
+            self.plan.store == "disk" and not self.waits and self.plan.mode is Mode.WEIGHT_STREAMING
+        )
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._ahead: dict[int, memoryview] = {}
         self._ahead_lock = threading.Lock()
@@ -92,11 +111,15 @@ class MemoryXRole:
         self._queues.update({("update", s): queue.SimpleQueue[Step | None]() for s in stages})
         targets = {"stream": self._stream, "update": self._update}
         threads = [
-            threading.Thread(target=self._guard, args=(targets[kind], stage), name=f"{kind} {stage}", daemon=True)
+            threading.Thread(
+                target=self._guard, args=(targets[kind], stage), name=f"{kind} {stage}", daemon=True
+            )
             for kind, stage in self._queues
         ]
         checkpoints: queue.SimpleQueue[_Snapshot | None] = queue.SimpleQueue()
-        threads.append(threading.Thread(target=self._guard, args=(self._checkpoints, checkpoints), daemon=True))
+        threads.append(
+            threading.Thread(target=self._guard, args=(self._checkpoints, checkpoints), daemon=True)
+        )
         for thread in threads:
             thread.start()
         inbox = self.ends.inbox("commands")
@@ -143,7 +166,9 @@ class MemoryXRole:
         plan = self.plan
         if plan.store == "disk":
             if not self.job.store_folder:
-                raise PlanError("the plan keeps MemoryX on disk, but no folder was given; write memoryx='disk:/path'")
+                raise PlanError(
+                    "the plan keeps MemoryX on disk, but no folder was given; write memoryx='disk:/path'"
+                )
             return DiskStore(Path(self.job.store_folder), plan.records, set(plan.cached), fresh=True)
         segment = self.ends.segment("store").buffer
         buffers, at = [], 0
@@ -156,7 +181,11 @@ class MemoryXRole:
 
     def _stream(self, stage: int) -> None:
         system = self.plan.systems[systems_of_stage(self.plan, stage)[0]]
-        orders = {train: load_order(self.plan, system, train) for train in (True, False) if train or system.evaluation}
+        orders = {
+            train: load_order(self.plan, system, train)
+            for train in (True, False)
+            if train or system.evaluation
+        }
         last_use = {index: position for position, index in enumerate(orders[True])}
         writer = self.ends.writer(f"weights{stage}")
         changing = {record_of_weight(self.plan)[name] for name, _ in self.plan.buffers}
@@ -171,7 +200,9 @@ class MemoryXRole:
                     "in_place": False,
                     "globals": [[entry.name, value, entry.dtype] for entry, value in self._global_values()],
                 }
-                ahead = step.train and self.reads_ahead and self.trained[index] and last_use[index] == position
+                ahead = (
+                    step.train and self.reads_ahead and self.trained[index] and last_use[index] == position
+                )
                 self._send(writer, index, token, ahead)
         writer.drain(self.job.stall_s)
 
@@ -225,7 +256,9 @@ class MemoryXRole:
                 if self.ledger._error is not None:
                     raise WaferError(str(self.ledger._error)) from self.ledger._error
                 if waited > self.job.stall_s:
-                    raise WaferError(f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped") from None
+                    raise WaferError(
+                        f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped"
+                    ) from None
 
     # --- gradients up, updates ------------------------------------------------------------------------
 
@@ -245,7 +278,9 @@ class MemoryXRole:
             for _, index in order:
                 messages = [reader.receive(self.job.stall_s) for reader in readers]
                 for message in messages:
-                    assert (message.token["record"], message.token["step"]) == (index, step.number), message.token
+                    assert (message.token["record"], message.token["step"]) == (index, step.number), (
+                        message.token
+                    )
                 started = time.monotonic()
                 record = self.plan.records[index]
                 parts = [gradient_views(record, message.data) for message in messages]
@@ -275,7 +310,9 @@ class MemoryXRole:
                 self._begun = step.number + 1
                 self._contributions: Counter[int] = Counter()
 
-    def _keep(self, index: int, summed: dict[str, torch.Tensor], expected: int) -> dict[str, torch.Tensor] | None:
+    def _keep(
+        self, index: int, summed: dict[str, torch.Tensor], expected: int
+    ) -> dict[str, torch.Tensor] | None:
         """Copy or add gradients into a buffer of MemoryX's own; returns them when all contributions are in."""
         record = self.plan.records[index]
         with self._step_lock:
@@ -384,9 +421,9 @@ class MemoryXRole:
             return
         values: dict[str, bytes] = {}
         for stage in range(self.plan.stages):
-            number, own = self.ends.inbox("buffers", system_role(systems_of_stage(self.plan, stage)[0])).receive(
-                self.job.stall_s, type=tuple[int, dict[str, bytes]]
-            )
+            number, own = self.ends.inbox(
+                "buffers", system_role(systems_of_stage(self.plan, stage)[0])
+            ).receive(self.job.stall_s, type=tuple[int, dict[str, bytes]])
             assert number == step.number
             values.update(own)
         home = record_of_weight(self.plan)
@@ -400,7 +437,9 @@ class MemoryXRole:
             data = buffer if buffer is not None else self.store.read(index, held)
             for name, target in stored_weights(record, data).items():
                 if name in values:
-                    target.copy_(torch.frombuffer(bytearray(values[name]), dtype=target.dtype).view(target.shape))
+                    target.copy_(
+                        torch.frombuffer(bytearray(values[name]), dtype=target.dtype).view(target.shape)
+                    )
             self.store.write(index, step.number + 1, data)
             if held is not None:
                 self._buffers.put(held)

@@ -68,12 +68,18 @@ class RunningRole:
             with _quiet_main():
                 self._process.start()
         else:
-            self._thread = threading.Thread(target=run_role, args=(start, False), name=start.name, daemon=True)
+            self._thread = threading.Thread(
+                target=run_role, args=(start, False), name=start.name, daemon=True
+            )
             self._thread.start()
 
     @property
     def alive(self) -> bool:
-        return self._process.is_alive() if self._process is not None else bool(self._thread and self._thread.is_alive())
+        return (
+            self._process.is_alive()
+            if self._process is not None
+            else bool(self._thread and self._thread.is_alive())
+        )
 
     @property
     def ending(self) -> str:
@@ -87,7 +93,7 @@ class RunningRole:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end; True if it came."""
-        target = self._process if self._process is not None else self._thread
+        target: Any = self._process if self._process is not None else self._thread
         target.join(timeout_s)
         return not self.alive
 
@@ -102,9 +108,10 @@ class _quiet_main:  # noqa: N801 - a context manager used like a function
 
     def __enter__(self) -> None:
         main = sys.modules["__main__"]
-        self.saved = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+        self.saved: dict[str, Any] = {
+            name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
+        }
         main.__dict__["__spec__"] = None
 
     def __exit__(self, *_: object) -> None:
         sys.modules["__main__"].__dict__.update(self.saved)
-

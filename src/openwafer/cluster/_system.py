@@ -50,7 +50,7 @@ class SystemRole:
         self.role = system_role(index)
         self.ends = endpoints
         self.device = torch.device(job.device)
-        kernels = Kernels(self.device, matmul_kernels(job.matmul, job.threads))
+        kernels = Kernels(self.device, matmul_kernels(job.matmul, job.threads, job.matmul_choices))
         self._kernels = kernels
         self._compiled: dict[str, Compiled] = {}
         self._record_of = record_of_weight(self.plan)
@@ -260,7 +260,10 @@ class _StepRun:
     def _dying(self, action: Forward | Backward) -> tuple[str, ...]:
         position = self._position(action)
         call = self._call(action)
-        kept = {*call.outputs, *(gradient.value for gradient in self._layers(action.microbatch)[action.layer].gradients)}
+        kept = {
+            *call.outputs,
+            *(gradient.value for gradient in self._layers(action.microbatch)[action.layer].gradients),
+        }
         return tuple(name for name in self.role._drops[self.train][position] if name not in kept)
 
     def _position(self, action: Forward | Backward) -> int:
@@ -269,7 +272,9 @@ class _StepRun:
         if self.train not in table:
             program = self.role.me.program if self.train else self.role.me.evaluation
             table[self.train] = {
-                (type(a), a.layer, a.microbatch): i for i, a in enumerate(program) if isinstance(a, (Forward, Backward))
+                (type(a), a.layer, a.microbatch): i
+                for i, a in enumerate(program)
+                if isinstance(a, (Forward, Backward))
             }
         position: int = table[self.train][key]
         return position
@@ -299,15 +304,17 @@ class _StepRun:
                     self.bad_layer = layer.name
         for metric in self.plan.metrics if self.train else self.plan.evaluation_metrics:
             if metric.value in call.outputs:
-                self.metric_sums[metric.label] = self.metric_sums.get(metric.label, 0.0) + float(alive[metric.value]) * rows
+                before = self.metric_sums.get(metric.label, 0.0)
+                self.metric_sums[metric.label] = before + float(alive[metric.value]) * rows
         if self.train:
-            for name, value in self.plan.buffers:
-                if value in call.outputs:
-                    self.buffers[name] = alive[value]
+            for buffer, made in self.plan.buffers:
+                if made in call.outputs:
+                    self.buffers[buffer] = alive[made]
 
     def _add_gradients(self, microbatch: int, layer: Layer) -> None:
         alive = self.values[microbatch]
-        for record in gradient_records(self.plan, layer):  # the ring commits slots in the order of acquisition
+        # The ring commits slots in the order of their acquisition.
+        for record in gradient_records(self.plan, layer):
             if record not in self.slots:
                 with self._span("wait gradient slot", "gradients"):
                     slot = self.role.ends.writer("gradients").acquire(self.role.job.stall_s)
@@ -337,7 +344,10 @@ class _StepRun:
     def _send_buffers(self) -> None:
         """Batch statistics go back to MemoryX from the first replica."""
         if self.train and self.plan.buffers and self.role.me.replica == 0:
-            own = {name: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for name, value in self.buffers.items()}
+            own = {
+                name: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                for name, value in self.buffers.items()
+            }
             self.role.ends.outbox("buffers", memoryx()).send([self.step.number, own])
 
     # --- pipeline -------------------------------------------------------------------------------------

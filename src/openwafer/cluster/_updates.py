@@ -25,7 +25,9 @@ class Updater:
         self._kernels = Kernels(torch.device("cpu"))
         self._compiled: dict[str, Compiled] = {}
         self.globals = {
-            entry.name: torch.tensor(globals.get(entry.name, entry.initial), dtype=getattr(torch, entry.dtype))
+            entry.name: torch.tensor(
+                globals.get(entry.name, entry.initial), dtype=getattr(torch, entry.dtype)
+            )
             for entry in plan.globals
         }
         self._scalars: dict[str, torch.Tensor] = {}

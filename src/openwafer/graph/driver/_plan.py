@@ -69,7 +69,7 @@ def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
 
     Raises PlanError, with what would fit, if nothing does; CaptureError from `capture`.
     """
-    if options.systems < 1 or options.batch < options.systems and options.execution != "pipelined":
+    if options.systems < 1 or (options.batch < options.systems and options.execution != "pipelined"):
         raise PlanError(
             f"a batch of {options.batch} samples cannot be shared by {options.systems} systems; use at most {options.batch} "
             "systems or a larger batch"
@@ -140,17 +140,25 @@ class _Planner:
         sizes = sorted({size for rows in rows_of for size in rows}, reverse=True)
         table = BodyTable()
         train = {size: self._assemble(table, size, True, recompute) for size in sizes}
-        evaluation = {size: self._assemble(table, size, False, False) for size in sizes} if options.evaluate else {}
+        evaluation = (
+            {size: self._assemble(table, size, False, False) for size in sizes} if options.evaluate else {}
+        )
         main = train[sizes[0]]
         for entry in (*train.values(), *evaluation.values()):
-            if entry.layers and len(entry.layers) != len((train if entry in train.values() else evaluation)[sizes[0]].layers):
+            if entry.layers and len(entry.layers) != len(
+                (train if entry in train.values() else evaluation)[sizes[0]].layers
+            ):
                 raise PlanError(
                     f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose a batch "
                     f"({options.batch}) and microbatch ({microbatch}) that divide"
                 )
         step = self.step(sizes[0], True)
-        stages = split_stages([layer.forward_flops + layer.backward_flops + 1 for layer in main.layers], stages_count)
-        eval_stages = self._eval_stages(evaluation[sizes[0]].layers, main.layers, stages) if evaluation else ()
+        stages = split_stages(
+            [layer.forward_flops + layer.backward_flops + 1 for layer in main.layers], stages_count
+        )
+        eval_stages = (
+            self._eval_stages(evaluation[sizes[0]].layers, main.layers, stages) if evaluation else ()
+        )
         systems = []
         for replica, rows in enumerate(rows_of):
             for stage in range(stages_count):
@@ -164,7 +172,9 @@ class _Planner:
                 else:
                     program = weight_streaming(main.layers, len(rows), train=True)
                     forward_only = (
-                        weight_streaming(evaluation[sizes[0]].layers, len(rows), train=False) if evaluation else ()
+                        weight_streaming(evaluation[sizes[0]].layers, len(rows), train=False)
+                        if evaluation
+                        else ()
                     )
                 systems.append(
                     System(
@@ -192,7 +202,8 @@ class _Planner:
             layers={size: entry.layers for size, entry in train.items()},
             evaluation={size: entry.layers for size, entry in evaluation.items()},
             inputs=tuple(
-                (name, step.type_of(node).dtype, step.type_of(node).shape[1:]) for name, node in step.inputs.items()
+                (name, step.type_of(node).dtype, step.type_of(node).shape[1:])
+                for name, node in step.inputs.items()
             ),
             tied=tuple(step.tied.items()),
             globals=tuple(
@@ -200,7 +211,10 @@ class _Planner:
                 for name, node in step.globals.items()
             ),
             initial_state={
-                f"{name}/{key}": value for name, entry in step.initial_state.items() for key, value in entry.items() if value
+                f"{name}/{key}": value
+                for name, entry in step.initial_state.items()
+                for key, value in entry.items()
+                if value
             },
             buffers=main.buffers,
             update=main.update,
@@ -208,19 +222,25 @@ class _Planner:
             metrics=tuple(Metric(label=label, value=value) for label, value in main.metrics),
             evaluation_loss=evaluation[sizes[0]].loss if evaluation else "",
             evaluation_metrics=tuple(
-                Metric(label=label, value=value) for label, value in (evaluation[sizes[0]].metrics if evaluation else ())
+                Metric(label=label, value=value)
+                for label, value in (evaluation[sizes[0]].metrics if evaluation else ())
             ),
             constants={size: entry.constants for size, entry in train.items()},
             evaluation_constants={size: entry.constants for size, entry in evaluation.items()},
             systems=tuple(systems),
             memoryx=_memoryx_memory(main.records, options, slots, len(systems), main.update.waits),
             flops_per_step=sum(
-                layer.forward_flops + layer.backward_flops for rows in rows_of for size in rows for layer in train[size].layers
+                layer.forward_flops + layer.backward_flops
+                for rows in rows_of
+                for size in rows
+                for layer in train[size].layers
             ),
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=tuple(step.notes),
         )
-        return msgspec.structs.replace(plan, systems=tuple(_with_memory(plan, system, table) for system in systems))
+        return msgspec.structs.replace(
+            plan, systems=tuple(_with_memory(plan, system, table) for system in systems)
+        )
 
     def _assemble(self, table: BodyTable, size: int, train: bool, recompute: bool) -> Assembled:
         def again(index: int, count: int) -> bool:
@@ -238,7 +258,7 @@ class _Planner:
         """The same weights on the same stage: evaluation layers follow the records of the training layers."""
         if len(layers) == len(trained):
             return stages
-        home = {}
+        home: dict[int, int] = {}
         for stage, members in enumerate(stages):
             for index in members:
                 for record in trained[index].records:
@@ -246,7 +266,10 @@ class _Planner:
         ends, at = [], 0
         for stage in range(len(stages)):
             start = at
-            while at < len(layers) and min((home.get(r, stage) for r in layers[at].records), default=stage) <= stage:
+            while (
+                at < len(layers)
+                and min((home.get(r, stage) for r in layers[at].records), default=stage) <= stage
+            ):
                 at += 1
             ends.append(range(start, at if stage < len(stages) - 1 else len(layers)))
         return tuple(ends)
@@ -260,13 +283,20 @@ def _with_memory(plan: Plan, system: System, table: BodyTable) -> System:
         | {"sample_fraction", "rng"}
         | {name for call in plan.constants.values() if call for name in call.outputs}
     )
-    loaded = [index for action in system.program if isinstance(action, Load) for index in plan.layers[system.rows[0]][action.layer].records]
+    loaded = [
+        index
+        for action in system.program
+        if isinstance(action, Load)
+        for index in plan.layers[system.rows[0]][action.layer].records
+    ]
     if plan.mode is Mode.PIPELINED:
         weights = sum(plan.records[index].stream_bytes for index in set(loaded))
         gradients = sum(plan.records[index].gradient_bytes for index in set(loaded))
     else:
         weights = plan.slots * max((plan.records[index].stream_bytes for index in loaded), default=0)
-        gradients = gradient_slots(plan) * max((plan.records[index].gradient_bytes for index in loaded), default=0)
+        gradients = gradient_slots(plan) * max(
+            (plan.records[index].gradient_bytes for index in loaded), default=0
+        )
     constants = sum(_call_bytes(call, table) for call in plan.constants.values() if call)
     sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
     memory = system_memory(
@@ -334,6 +364,6 @@ def _does_not_fit(best: Plan, options: PlanOptions) -> str:
         f"{best.model} does not fit {format_bytes(options.system_memory)} per system: the smallest plan found "
         f"({best.mode}, microbatches of {system.rows[0]}) needs {format_bytes(memory.peak)} "
         f"(weights {format_bytes(memory.weights)}, activations {format_bytes(memory.activations)}, "
-        f"gradients {format_bytes(memory.gradients)}, inputs {format_bytes(memory.inputs)}); " + ", or ".join(advice)
+        f"gradients {format_bytes(memory.gradients)}, inputs {format_bytes(memory.inputs)}); "
+        + ", or ".join(advice)
     )
-

@@ -83,7 +83,9 @@ def _make_layers(
 ) -> tuple[Layer, ...]:
     count = len(forward.layers)
     taken = {step.loss, *step.metrics.values(), *step.new_buffers.values()}
-    stage_of = {node: index for index, nodes in enumerate(backward.stages) for node in nodes} if backward else {}
+    stage_of = (
+        {node: index for index, nodes in enumerate(backward.stages) for node in nodes} if backward else {}
+    )
     views = backward.weight_views if backward else forward.weight_views
     sent = {value for entry in backward.contributions for value, _ in entry} if backward else set()
     again = [bool(backward) and recompute(index, count) for index in range(count)]
@@ -118,17 +120,30 @@ def _make_layers(
                 remade = _remade(stage, inside, kept)
                 body_nodes = [n for n in nodes if n in remade] + stage
             backward_call = extract(table, body_nodes, views, outputs)
-        used = {name for call in (forward_call, backward_call) if call for name in call.inputs if isinstance(name, str)}
+        used = {
+            name
+            for call in (forward_call, backward_call)
+            if call
+            for name in call.inputs
+            if isinstance(name, str)
+        }
         contributions = backward.contributions[index] if backward else []
         touched = {record_of[name] for name in used if name in record_of}
         touched |= {record_of[name] for _, name in contributions}
         layers.append(
             Layer(
-                name=_layer_name(index, [name for name in used if name in record_of and len(touched) == 1], touched, records),
+                name=_layer_name(
+                    index,
+                    [name for name in used if name in record_of and len(touched) == 1],
+                    touched,
+                    records,
+                ),
                 records=tuple(sorted(touched)),
                 forward=forward_call,
                 backward=backward_call,
-                gradients=tuple(Gradient(value=value_name(value), weight=name) for value, name in contributions),
+                gradients=tuple(
+                    Gradient(value=value_name(value), weight=name) for value, name in contributions
+                ),
                 recompute=again[index],
                 forward_flops=flops(nodes),
                 backward_flops=flops(stage) + (flops(n for n in nodes if n in remade) if again[index] else 0),

@@ -66,7 +66,9 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
         homes = home[step.read_weights[name]]
         for value in values:
             made = stage.get(value, count - 1)
-            contributions[max((layer for layer in homes if layer <= made), default=min(homes))].append((value, name))
+            contributions[max((layer for layer in homes if layer <= made), default=min(homes))].append(
+                (value, name)
+            )
     return BackwardLayers(stages, views, contributions)
 
 
@@ -92,7 +94,9 @@ def _partial_sums(cuts: dict[str, fx.Node], nodes: set[fx.Node]) -> dict[str, li
     out = {}
     for name, node in cuts.items():
         left_right = [a for a in node.args if isinstance(a, fx.Node)]
-        tied = op_name(node) == "aten.add.Tensor" and node in nodes and not node.kwargs and len(left_right) == 2
+        tied = (
+            op_name(node) == "aten.add.Tensor" and node in nodes and not node.kwargs and len(left_right) == 2
+        )
         if tied and all(a in nodes for a in left_right):
             out[name] = [part for a in left_right for part in parts(a)]
         else:
@@ -133,7 +137,9 @@ def _earliest(
         owner_layer[node] = max(layer, min(readers.get(node, layer), layer + 1))
     depends_on_weights: set[fx.Node] = set()
     for node in step.graph.nodes:
-        if node in forward.layer_of and any(s in parameters or s in views or s in depends_on_weights for s in node.all_input_nodes):
+        if node in forward.layer_of and any(
+            s in parameters or s in views or s in depends_on_weights for s in node.all_input_nodes
+        ):
             depends_on_weights.add(node)
     stage: dict[fx.Node, int] = {}
     for node in nodes:
@@ -179,10 +185,16 @@ def _sink(
         for source in set(node.all_input_nodes):
             if source in stage:
                 base = _base(source)
-                lowest = min((stage[user] for user in _all_readers(base) if user in stage and user is not node), default=stage[source])
+                lowest = min(
+                    (stage[user] for user in _all_readers(base) if user in stage and user is not node),
+                    default=stage[source],
+                )
                 cost += _bytes(base) if lowest > target else 0
             elif source in forward.layer_of:
-                lowest = min((stage[user] for user in source.users if user in stage and user is not node), default=len(forward.layers))
+                lowest = min(
+                    (stage[user] for user in source.users if user in stage and user is not node),
+                    default=len(forward.layers),
+                )
                 cost += _bytes(source) if lowest > target else 0
         if cost <= gain:
             stage[node] = target

@@ -72,14 +72,16 @@ def extract(
     instrs: list[Instr] = []
     for node in ordered:
         salt_at = index.pop(node, None) if node.target is SEEDED else None
-        args = node.args
+        args: tuple[Any, ...] = node.args
         if salt_at is not None:
             args = (*args[:2], _Salt(-salt_at - 1), *args[3:])
         instrs.append(
             Instr(
                 op=op_name(node),
                 args=tuple(_arg(value, index) for value in args),
-                kwargs=tuple((key, _arg(value, index)) for key, value in node.kwargs.items() if _matters(key, value)),
+                kwargs=tuple(
+                    (key, _arg(value, index)) for key, value in node.kwargs.items() if _matters(key, value)
+                ),
                 types=_types(node),
                 view_of=_view_of(node, index),
             )
@@ -89,7 +91,8 @@ def extract(
     return Call(
         body=table.add(body),
         inputs=tuple(
-            source if isinstance(source, int) else (rename or {}).get(source, value_name(source)) for source in inputs
+            source if isinstance(source, int) else (rename or {}).get(source, value_name(source))
+            for source in inputs
         ),
         outputs=tuple(outputs if outputs is not None else map(value_name, wanted)),
     )
@@ -131,7 +134,9 @@ def _types(node: fx.Node) -> tuple[TensorType, ...]:
     value = node.meta["val"]
     if isinstance(value, torch.Tensor):
         return (tensor_type(value),)
-    return tuple(tensor_type(item if isinstance(item, torch.Tensor) else torch.empty(())) for item in _flat(value))
+    return tuple(
+        tensor_type(item if isinstance(item, torch.Tensor) else torch.empty(())) for item in _flat(value)
+    )
 
 
 def _flat(value: Any) -> Iterable[Any]:
@@ -161,5 +166,3 @@ def _arg(value: Any, index: dict[fx.Node, int]) -> Arg:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise AssertionError(f"no text form for {value!r} of type {type(value).__name__}")
-
-

@@ -62,7 +62,7 @@ def capture(
     inputs: Mapping[str, TensorType],
     samples: int,
     rule: UpdateRule | None,
-    precision: Precision = Precision(),  # noqa: B008 - frozen
+    precision: Precision = Precision(),
 ) -> StepGraph:
     """Trace one step of `module` for a microbatch of `samples` samples.
 
@@ -81,9 +81,14 @@ def capture(
         weights = {name: _fake(mode, value) for name, value in parameters.items()}
         fixed = {name: _fake(mode, value) for name, value in buffers.items()}
         batch = {
-            name: torch.empty((samples, *kind.shape), dtype=getattr(torch, kind.dtype)) for name, kind in inputs.items()
+            name: torch.empty((samples, *kind.shape), dtype=getattr(torch, kind.dtype))
+            for name, kind in inputs.items()
         }
-        trained = {name: weights[name] for name, value in parameters.items() if value.requires_grad and rule is not None}
+        trained = {
+            name: weights[name]
+            for name, value in parameters.items()
+            if value.requires_grad and rule is not None
+        }
         global_fakes = {name: torch.empty_like(value, device="cpu") for name, value in global_values.items()}
         state = {name: rule.state(name, value) for name, value in trained.items()} if rule else {}
         fraction = torch.empty((), dtype=torch.float32)
@@ -99,7 +104,9 @@ def capture(
             w[name] = w[name].detach().requires_grad_()
         out: dict[str, Any] = {}
         with torch.enable_grad() if trained else torch.no_grad():
-            used = {name: _cast(value, precision.compute) for name, value in w.items()} | dict(tree["buffers"])
+            used = {name: _cast(value, precision.compute) for name, value in w.items()} | dict(
+                tree["buffers"]
+            )
             used.update({alias: used[name] for alias, name in aliases.items()})
             feed = {name: _cast(value, precision.compute) for name, value in tree["inputs"].items()}
 
@@ -110,8 +117,14 @@ def capture(
                 result = step(module, call, feed)
             loss, metrics = result if isinstance(result, tuple) else (result, {})
             if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-                found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-                raise CaptureError(f"the loss must be one number (a mean over the samples), but the loss function returned {found}")
+                found = (
+                    f"a tensor of shape {tuple(loss.shape)}"
+                    if isinstance(loss, torch.Tensor)
+                    else type(loss).__name__
+                )
+                raise CaptureError(
+                    f"the loss must be one number (a mean over the samples), but the loss function returned {found}"
+                )
             loss = loss.reshape(())
             out["loss"] = loss.detach().float()
             out["metrics"] = {name: value.detach().float().reshape(()) for name, value in metrics.items()}
@@ -124,7 +137,9 @@ def capture(
                         "the loss does not depend on any trainable parameter; check that the loss function uses the model's "
                         "output and that parameters have requires_grad=True"
                     )
-                found_grads = torch.autograd.grad(loss, leaves, grad_outputs=tangent.to(loss.dtype), allow_unused=True)
+                found_grads = torch.autograd.grad(
+                    loss, leaves, grad_outputs=tangent.to(loss.dtype), allow_unused=True
+                )
                 grads = {name: g for name, g in zip(trained, found_grads, strict=True) if g is not None}
                 names_without_gradient[:] = [name for name in trained if name not in grads]
                 out["gradients"] = grads
@@ -182,7 +197,8 @@ def capture(
 
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
     ends = torch.utils._pytree.tree_unflatten(placeholders, spec)
-    result_nodes = torch.utils._pytree.tree_unflatten(list(traced.graph.output_node().args[0]), out_spec[0])
+    returned: Any = traced.graph.output_node().args[0]
+    result_nodes = torch.utils._pytree.tree_unflatten(list(returned), out_spec[0])
     graph = StepGraph(
         model=type(module).__name__,
         graph=traced.graph,
@@ -196,7 +212,9 @@ def capture(
         metrics=result_nodes["metrics"],
         gradients=result_nodes.get("gradients", {}),
         new_buffers={
-            name: node for name, node in result_nodes["new_buffers"].items() if _is_changed(node, ends["buffers"][name])
+            name: node
+            for name, node in result_nodes["new_buffers"].items()
+            if _is_changed(node, ends["buffers"][name])
         },
         state={name: ends["state"][name] for name in result_nodes.get("gradients", {})},
         globals=ends["globals"],
@@ -207,7 +225,9 @@ def capture(
         logs=result_nodes.get("logs", {}),
         tied=aliases,
         initial_state={
-            name: _initial_state(rule, name, trained[name]) for name in result_nodes.get("gradients", {}) if rule
+            name: _initial_state(rule, name, trained[name])
+            for name in result_nodes.get("gradients", {})
+            if rule
         },
     )
     if rule and trained and not graph.gradients:

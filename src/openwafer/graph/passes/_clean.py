@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.func import functionalize
 from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.func import functionalize
 
 from openwafer.base import CaptureError
 
@@ -78,7 +78,12 @@ def _drop_write_backs(graph: fx.Graph) -> None:
 
 def _drop_aliases(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
-        if node.target in (aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default):
+        if node.target in (
+            aten.detach.default,
+            aten.alias.default,
+            aten.lift_fresh.default,
+            aten.lift_fresh_copy.default,
+        ):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
@@ -108,11 +113,13 @@ def _seed(graph: fx.Graph, rng: fx.Node) -> None:
     salt = 0
     for node in list(graph.nodes):
         target = node.target
-        if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        if (
+            not isinstance(target, torch._ops.OpOverload)
+            or torch.Tag.nondeterministic_seeded not in target.tags
+        ):
             continue
-        if "dropout_p" in node.kwargs or target in (aten._scaled_dot_product_flash_attention_for_cpu.default,):
-            if _attention_without_dropout(node):
-                continue
+        if _attention_without_dropout(node):
+            continue
         with graph.inserting_before(node):
             seeded = graph.call_function(SEEDED, (str(target), rng, salt, *node.args), dict(node.kwargs))
         seeded.meta = dict(node.meta)
@@ -129,7 +136,7 @@ def _attention_without_dropout(node: fx.Node) -> bool:
         return False
     position = names.index("dropout_p")
     value = node.args[position] if position < len(node.args) else node.kwargs.get("dropout_p", 0.0)
-    return value == 0.0
+    return isinstance(value, (int, float)) and value == 0.0
 
 
 def _share_repeats(graph: fx.Graph, fixed: set[fx.Node]) -> None:

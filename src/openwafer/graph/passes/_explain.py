@@ -75,7 +75,9 @@ def explain(error: Exception, trail: ModuleTrail) -> CaptureError:
         mend = "use a mask of fixed shape (torch.where, multiply by the mask) instead of selecting elements"
     elif isinstance(error, TypeError) and "forward()" in text:
         why = f"was called with the wrong arguments: {text}"
-        mend = "make the batch's names match the arguments of the model's forward, or give `loss` to split them"
+        mend = (
+            "make the batch's names match the arguments of the model's forward, or give `loss` to split them"
+        )
     else:
         why = f"cannot run on tensors without data: {kind}: {text.splitlines()[0] if text else ''}"
         mend = "check that the module runs on one batch in plain PyTorch, and that every tensor it uses is a parameter, a buffer or an input"

@@ -139,7 +139,6 @@ def _split(main: list[fx.Node], weight_bytes: dict[fx.Node, int]) -> list[list[f
             if pieces[-1] and crossing[position] <= allowed and op_name(node) != "getitem":
                 pieces.append([])
             pieces[-1].append(node)
-        pieces = _join_weightless(pieces, weight_bytes)
         size = max(sum(weight_bytes.get(node, 0) for node in piece) for piece in pieces)
         if size < best_size or allowed == 1:
             best, best_size = pieces, size
@@ -171,27 +170,19 @@ def _crossing_counts(main: list[fx.Node]) -> list[int]:
     return counts
 
 
-def _join_weightless(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> list[list[fx.Node]]:
-    """A piece without weights (an activation function) belongs to the piece before it."""
-    out: list[list[fx.Node]] = []
-    for piece in pieces:
-        weighted = any(node in weight_bytes for node in piece)
-        if out and (not weighted or not any(node in weight_bytes for node in out[0])):
-            out[-1].extend(piece)
-        else:
-            out.append(list(piece))
-    return out
-
-
 def _group(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> list[list[fx.Node]]:
     """Join pieces into layers: one repetition of a repeating run, or neighbours that do not repeat."""
     signatures = [_signature(piece) for piece in pieces]
     sizes = [sum(weight_bytes.get(node, 0) for node in piece) for piece in pieces]
     small = sum(sizes) / _SMALL_SHARE
     out: list[list[fx.Node]] = []
+    lead: list[fx.Node] = []
 
     def join_neighbours(start: int, end: int) -> None:
-        """Pieces that do not repeat: each a layer, small ones joined to the next, a small last one to the one before."""
+        """Pieces that do not repeat: each a layer, small ones joined to the next, a small last one to the one before.
+
+        What comes before all weights goes to the first layer after it.
+        """
         first = len(out)
         held: list[fx.Node] = []
         held_bytes = 0
@@ -201,10 +192,12 @@ def _group(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> lis
             if held_bytes > small:
                 out.append(held)
                 held, held_bytes = [], 0
-        if held and len(out) > first:
+        if held and (len(out) > first or (out and not held_bytes)):
             out[-1] = out[-1] + held
-        elif held:
+        elif held and held_bytes:
             out.append(held)
+        else:
+            lead.extend(held)
 
     def visit(start: int, end: int) -> None:
         run = _best_run(signatures, sizes, start, end)
@@ -219,6 +212,8 @@ def _group(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> lis
         visit(at + period * count, end)
 
     visit(0, len(pieces))
+    if lead:
+        out[:1] = [lead + (out[0] if out else [])]
     return out
 
 

@@ -14,12 +14,17 @@ def narrow_streams(step: StepGraph) -> None:
     Afterwards `step.streamed[name]` is what systems read; `step.weights[name]` stays the stored weight, which the
     update reads. Numbers do not change: MemoryX casts as the graph did.
     """
-    system = ancestors([step.loss, *step.metrics.values(), *step.new_buffers.values(), *step.gradients.values()])
+    system = ancestors(
+        [step.loss, *step.metrics.values(), *step.new_buffers.values(), *step.gradients.values()]
+    )
     for name, node in step.weights.items():
         users = [user for user in node.users if user in system]
         if not users or any(op_name(user) != "aten._to_copy.default" for user in users):
             continue
-        if any(set(user.kwargs) - {"dtype"} or user.kwargs.get("dtype") != users[0].kwargs.get("dtype") for user in users):
+        if any(
+            set(user.kwargs) - {"dtype"} or user.kwargs.get("dtype") != users[0].kwargs.get("dtype")
+            for user in users
+        ):
             continue
         with step.graph.inserting_after(node):
             streamed = step.graph.placeholder(f"streamed_{node.name}")

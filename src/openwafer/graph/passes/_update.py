@@ -76,11 +76,15 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
 
     def members(label: str, record: int | None = None) -> list[fx.Node]:
         return [
-            node for node in nodes if kinds[node].label == label and (record is None or record in kinds[node].records)
+            node
+            for node in nodes
+            if kinds[node].label == label and (record is None or record in kinds[node].records)
         ]
 
     def is_read_by(node: fx.Node, labels: set[str]) -> bool:
-        return any(user in kinds and user not in sources and kinds[user].label in labels for user in node.users)
+        return any(
+            user in kinds and user not in sources and kinds[user].label in labels for user in node.users
+        )
 
     reported = {*step.new_globals.values(), *step.logs.values()}
     begin = [n for n in members("begin") if is_read_by(n, {"local", "across", "apply"}) or n in reported]
@@ -111,7 +115,9 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         across=_scalars(table, members("across"), across, rename),
         waits=waits,
         logs=tuple((label, value_name(node)) for label, node in step.logs.items()),
-        new_globals=tuple((name, value_name(node)) for node, name in global_outputs.items() if node.op != "placeholder"),
+        new_globals=tuple(
+            (name, value_name(node)) for node, name in global_outputs.items() if node.op != "placeholder"
+        ),
     )
 
 

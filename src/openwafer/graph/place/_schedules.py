@@ -110,7 +110,9 @@ def _has_backward(layer: Layer) -> bool:
 Traffic = list[tuple[int, tuple[str, ...]]]
 
 
-def _traffic(layers: Sequence[Layer], stages: Sequence[range], stage: int, backward: bool) -> tuple[Traffic, Traffic]:
+def _traffic(
+    layers: Sequence[Layer], stages: Sequence[range], stage: int, backward: bool
+) -> tuple[Traffic, Traffic]:
     """(received, sent) by peer stage: values that one stage makes and another reads."""
     stage_of = {index: position for position, members in enumerate(stages) for index in members}
     made: dict[str, int] = {}
@@ -123,21 +125,16 @@ def _traffic(layers: Sequence[Layer], stages: Sequence[range], stage: int, backw
     for index, layer in enumerate(layers):
         reader = stage_of[index]
         calls = (layer.backward,) if backward else (layer.forward, layer.backward)
-        for call in calls:
-            for name in call.inputs if call else ():
-                maker = made.get(name) if isinstance(name, str) else None
-                if maker is not None and maker != reader and isinstance(name, str):
-                    if reader == stage:
-                        received.setdefault(maker, {})[name] = None
-                    if maker == stage:
-                        sent.setdefault(reader, {})[name] = None
-        for gradient in layer.gradients if backward else ():
-            maker = made[gradient.value]
+        read = [name for call in calls if call for name in call.inputs if isinstance(name, str)]
+        if backward:
+            read += [gradient.value for gradient in layer.gradients]
+        for name in read:
+            maker = made.get(name, reader)
             if maker != reader:
                 if reader == stage:
-                    received.setdefault(maker, {})[gradient.value] = None
+                    received.setdefault(maker, {})[name] = None
                 if maker == stage:
-                    sent.setdefault(reader, {})[gradient.value] = None
+                    sent.setdefault(reader, {})[name] = None
     return (
         [(peer, tuple(names)) for peer, names in sorted(received.items())],
         [(peer, tuple(names)) for peer, names in sorted(sent.items())],

@@ -29,7 +29,8 @@ def split_stages(work: Sequence[int], stages: int) -> tuple[range, ...]:
         if parts == 1:
             return total[end], 0
         return min(
-            (max(best(start, parts - 1)[0], total[end] - total[start]), start) for start in range(parts - 1, end)
+            (max(best(start, parts - 1)[0], total[end] - total[start]), start)
+            for start in range(parts - 1, end)
         )
 
     ends, end = [], count

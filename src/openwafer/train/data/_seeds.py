@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 
-def derive_seed(*parts: int) -> int:
+def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part and on nothing else, on any machine.
 
     Unlike `seed + epoch`, two runs with neighbouring seeds do not share epochs.

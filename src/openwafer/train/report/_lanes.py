@@ -13,7 +13,8 @@ def kind_of(name: str) -> str:
     return word if word in KINDS else "other"
 
 
-def lane_order(lane: str) -> tuple[bool, tuple[tuple[int, str], ...]]:
-    """Sort key of lanes: systems first, and numbers in names by their value (system2 before system10)."""
+def lane_order(lane: str) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """Sort key: systems, memoryx, the others; numbers in names by their value (system2 before system10)."""
+    group = 0 if lane.startswith("system") else 1 if lane.startswith("memoryx") else 2
     parts = re.findall(r"\d+|\D+", lane)
-    return not lane.startswith("system"), tuple((int(p), "") if p.isdecimal() else (-1, p) for p in parts)
+    return group, tuple((int(p), "") if p.isdecimal() else (-1, p) for p in parts)

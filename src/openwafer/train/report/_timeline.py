@@ -82,7 +82,7 @@ class Timeline:
         self._marks[step] = float(start_s)
 
     def lanes(self) -> list[str]:
-        """The lanes from top to bottom: systems by number, then the others by name and number."""
+        """The lanes from top to bottom: systems by number, memoryx, the others by name."""
         return sorted({span.lane for span in self._spans}, key=lane_order)
 
     def busy(self, lane: str) -> list[Interval]:

@@ -45,8 +45,9 @@ def draw_timeline(
 
     starts = sorted(marks.values()) or _inferred_starts(spans)
     begin, end = window or _window(spans, starts)
-    shown = lanes[:LANES_DRAWN]
-    inside = [s for s in spans if s.end_s >= begin and s.start_s <= end and s.lane in set(shown)]
+    shown = _lanes_drawn(lanes)
+    rows = set(shown)
+    inside = [s for s in spans if s.end_s >= begin and s.start_s <= end and s.lane in rows]
     drawn = inside if len(inside) <= SPANS_DRAWN else _columns(inside, shown, begin, end)
 
     figure = new_figure(10, 1.55 + 0.34 * max(len(shown), 2))
@@ -88,7 +89,7 @@ def draw_timeline(
             f"{len(inside):,} spans in {COLUMNS:,} columns, each showing what took most of its time"
         )
     if len(shown) < len(lanes):
-        left_out.append(f"the first {len(shown)} of {len(lanes)} lanes are drawn")
+        left_out.append(f"{len(shown)} of {len(lanes)} lanes are drawn")
     if left_out:
         axes.set_title("; ".join(left_out), loc="right", fontsize=7.5, color=FAINT, pad=18)
     return png(figure)
@@ -116,6 +117,16 @@ def _draw_kind(axes: Axes, kind: str, spans: list[Span], lanes: list[str], begin
             zorder=2 if kind == "wait" else 3,
         )
     )
+
+
+def _lanes_drawn(lanes: list[str]) -> list[str]:
+    """All lanes if they are few; else fewer systems, which resemble each other, and the first of the rest."""
+    if len(lanes) <= LANES_DRAWN:
+        return lanes
+    rest = [lane for lane in lanes if not lane.startswith("system")]
+    systems = [lane for lane in lanes if lane.startswith("system")]
+    rest = rest[: max(LANES_DRAWN - len(systems), LANES_DRAWN // 2)]
+    return systems[: LANES_DRAWN - len(rest)] + rest
 
 
 def _columns(spans: Sequence[Span], lanes: list[str], begin: float, end: float) -> list[Span]:

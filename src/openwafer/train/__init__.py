@@ -1,0 +1,16 @@
+"""The PyTorch training front end: Trainer, recipes' configs, data, optimizers, reports."""
+
+from openwafer.train._config import LocalCluster, RunConfig, load_recipe
+from openwafer.train._trainer import Callback, FitResult, Trainer, fit_config, load_into, plan_config
+
+__all__ = [
+    "Callback",
+    "FitResult",
+    "LocalCluster",
+    "RunConfig",
+    "Trainer",
+    "fit_config",
+    "load_into",
+    "load_recipe",
+    "plan_config",
+]

@@ -1,0 +1,585 @@
+"""The Trainer: a model, a loss, an optimizer and a cluster; `fit` trains."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from openwafer.artifact import Plan, describe_plan, plan_to_json
+from openwafer.base import CheckpointError, InputError, NumericsError, RoleLost, logger
+from openwafer.cluster import (
+    BatchFunction,
+    CheckpointDone,
+    Coordinator,
+    Job,
+    SaveCheckpoint,
+    Step,
+    StepDone,
+    choose_kernels,
+    encode_extra,
+)
+from openwafer.cluster.store import (
+    Checkpoint,
+    CheckpointWriter,
+    aligned_buffer,
+    latest_checkpoint,
+    open_weights,
+    view_tensors,
+)
+from openwafer.graph import PlanOptions, StepGraph, capture, plan_job
+from openwafer.graph import Precision as ComputePrecision
+from openwafer.train._config import LocalCluster, Precision, RunConfig
+from openwafer.train._initial import InitialWeights, build_empty
+from openwafer.train._step import input_types, make_step, named_inputs
+from openwafer.train.data import BatchSource, from_loader
+from openwafer.train.optim import DynamicLossScale, UpdateRule, resolve
+from openwafer.train.report import EvalReport, Reporter, RunFolder, StepReport, Timeline
+
+PRECISIONS: dict[str, ComputePrecision] = {
+    "fp32": ComputePrecision(),
+    "bf16": ComputePrecision(compute=torch.bfloat16),
+    "fp16": ComputePrecision(compute=torch.float16),
+    "bf16-autocast": ComputePrecision(autocast=torch.bfloat16),
+}
+TIMELINE_STEPS = 3
+MAX_RECOVERIES = 3
+STARVED = 0.1
+"""Share of a step that systems may wait for input before the user is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What `fit` did. Losses are means over the batch, one per step of this call."""
+
+    steps: int
+    losses: tuple[float, ...]
+    eval_losses: tuple[tuple[int, float], ...]
+    folder: Path
+    checkpoint: Path
+    samples_per_s: float
+    peak_rss: dict[str, int]
+    """By role: high-water mark of its process in bytes. Roles that are threads share one process."""
+    interrupted: bool
+
+
+Callback = Callable[[StepDone], None]
+"""Called in the coordinator after every training step; it may raise to stop the run."""
+
+
+class Trainer:
+    """Trains a model on a cluster; the numbers are those of plain PyTorch on one device.
+
+    model: a module, or a function that makes one (then it is never built whole). loss, metrics and the batch are called
+    as RunConfig describes. optimizer: an update rule, or a `torch.optim` optimizer over the model's parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module],
+        *,
+        optimizer: UpdateRule | torch.optim.Optimizer,
+        loss: Callable[..., Tensor] | None = None,
+        metrics: Mapping[str, Callable[..., Tensor]] | None = None,
+        cluster: LocalCluster | None = None,
+        precision: Precision = "fp32",
+        seed: int = 0,
+        folder: str | Path | None = None,
+        name: str | None = None,
+        weights: str | Path | Mapping[str, Tensor] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        """`weights`: a checkpoint or state_dict to start from, read tensor by tensor."""
+        self.module = model if isinstance(model, nn.Module) else build_empty(model)
+        self._owned = isinstance(model, nn.Module)
+        self.loss = loss
+        self.metrics = dict(metrics or {})
+        self.cluster = cluster or LocalCluster()
+        self.precision = precision
+        self.seed = seed
+        self.name = name or type(self.module).__name__.lower()
+        self.folder = Path(folder) if folder is not None else Path("runs", self.name)
+        self.console = console
+        self._weights = weights
+        rule = resolve(optimizer, self.module.named_parameters())
+        if precision == "fp16" and rule.loss_scale(rule.globals()) is None:
+            rule = DynamicLossScale(rule)
+        self.optimizer = rule
+        settings: Any = getattr(self.module, "config", None)
+        if getattr(settings, "use_cache", False):
+            # A key-value cache is of no use in training, and keeps every layer's keys.
+            settings.use_cache = False
+
+    @classmethod
+    def from_config(cls, config: RunConfig, console: Console | None = None) -> Trainer:
+        """The trainer of a recipe."""
+        return cls(
+            config.model,
+            optimizer=config.optimizer,
+            loss=config.loss,
+            metrics=config.metrics,
+            cluster=config.cluster,
+            precision=config.precision,
+            seed=config.seed,
+            folder=config.run_folder,
+            name=config.name,
+            console=console,
+        )
+
+    # --- planning -------------------------------------------------------------------------------------
+
+    def plan(self, train: BatchSource | Iterable[Any], *, evaluate: bool = False) -> Plan:
+        """The plan for batches like those of `train`. Runs nothing, allocates nothing of the model's size."""
+        return self._plan(_source(train, self.seed), evaluate)
+
+    def _plan(self, source: BatchSource, evaluate: bool) -> Plan:
+        batch = source.batch(0)
+        types = input_types(batch)
+        step = make_step(self.module, batch, self.loss, self.metrics)
+
+        def capture_step(samples: int, train: bool) -> StepGraph:
+            training = self.module.training
+            self.module.train(train)
+            try:
+                return capture(
+                    self.module,
+                    step,
+                    types,
+                    samples,
+                    self.optimizer if train else None,
+                    PRECISIONS[self.precision],
+                )
+            finally:
+                self.module.train(training)
+
+        return plan_job(
+            self.name,
+            capture_step,
+            PlanOptions(
+                batch=source.batch_size,
+                systems=self.cluster.systems,
+                execution=self.cluster.execution,
+                microbatch=self.cluster.microbatch,
+                system_memory=self.cluster.system_memory_bytes,
+                store=self.cluster.store,
+                recompute=self.cluster.recompute,
+                evaluate=evaluate,
+            ),
+        )
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: BatchSource | Iterable[Any],
+        eval: BatchSource | Iterable[Any] | None = None,
+        *,
+        steps: int,
+        eval_every: int = 0,
+        eval_batches: int = 8,
+        checkpoint_every: int = 0,
+        keep_checkpoints: int = 3,
+        resume: bool = False,
+        overwrite: bool = False,
+        callbacks: Sequence[Callback] = (),
+        config: Mapping[str, Any] | None = None,
+        fail: str = "",
+    ) -> FitResult:
+        """Train until `steps` steps are done in all, counting those of the run that is resumed.
+
+        train, eval: a DataLoader, any iterable of batches, or a BatchSource. The run folder gets the config, the
+        plan, the log, metrics, TensorBoard summaries, checkpoints, a timeline and pictures. A module that was passed
+        built gets the final weights. A role that is lost is replaced: the run goes on from its last checkpoint, to the same numbers.
+        Ctrl-C ends after the step in hand, with a checkpoint.
+
+        Raises CaptureError and PlanError before anything runs; NumericsError if the loss or a weight becomes NaN (the
+        last good checkpoint stays); RunFolderError, StorageError, CheckpointError, RoleError.
+        """
+        source = _source(train, self.seed)
+        eval_source = _source(eval, self.seed) if eval is not None else None
+        if eval_source is not None and eval_source.batch_size != source.batch_size:
+            raise InputError(
+                f"the evaluation batch has {eval_source.batch_size} samples, the training batch {source.batch_size}; give both "
+                "the same batch size"
+            )
+        if eval_every and eval_source is None:
+            raise InputError(
+                f"eval_every is {eval_every}, but there is no evaluation data; pass eval or set it to 0"
+            )
+        described = (
+            dict(config)
+            if config is not None
+            else {"name": self.name, "seed": self.seed, "precision": self.precision}
+        )
+        with RunFolder.create(self.folder, described, resume=resume, overwrite=overwrite) as folder:
+            plan = self._plan(source, eval_source is not None)
+            folder.write(folder.plan, plan_to_json(plan))
+            folder.write(folder.plan_text, describe_plan(plan))
+            run = _Run(
+                self,
+                folder,
+                plan,
+                source,
+                eval_source,
+                steps=steps,
+                eval_every=eval_every,
+                eval_batches=eval_batches,
+                checkpoint_every=checkpoint_every,
+                keep_checkpoints=keep_checkpoints,
+                callbacks=callbacks,
+                fail=fail,
+            )
+            result = run.run(resume)
+        if self._owned:
+            load_into(self.module, result.checkpoint)
+        return result
+
+
+def fit_config(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+) -> FitResult:
+    """Train what a recipe describes."""
+    trainer = Trainer.from_config(config, console)
+    return trainer.fit(
+        config.train(),
+        config.eval() if config.eval else None,
+        steps=config.steps,
+        eval_every=config.eval_every,
+        eval_batches=config.eval_batches,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        resume=resume,
+        overwrite=overwrite,
+        config=config.describe(),
+    )
+
+
+def plan_config(config: RunConfig) -> Plan:
+    """The plan of what a recipe describes."""
+    return Trainer.from_config(config).plan(config.train(), evaluate=config.eval is not None)
+
+
+def load_into(module: nn.Module, checkpoint: str | Path) -> None:
+    """Copy a checkpoint's weights into a plain PyTorch module, tied names and all.
+
+    Raises CheckpointError if a parameter of the module is not in the checkpoint.
+    """
+    found = Checkpoint.open(checkpoint)
+    names: dict[int, str] = {}
+    for name, value in [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]:
+        if id(value) in names:
+            continue
+        names[id(value)] = name
+        if name not in found.types:
+            raise CheckpointError(f"{checkpoint} has no {name}; is it a checkpoint of another model?")
+        with torch.no_grad():
+            value.copy_(found.tensor(name))
+
+
+class _Run:
+    """One call of fit: keeps a coordinator going from checkpoint to checkpoint until the steps are done."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        plan: Plan,
+        train: BatchSource,
+        eval: BatchSource | None,
+        *,
+        steps: int,
+        eval_every: int,
+        eval_batches: int,
+        checkpoint_every: int,
+        keep_checkpoints: int,
+        callbacks: Sequence[Callback],
+        fail: str,
+    ) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.plan = plan
+        self.train = train
+        self.eval = eval
+        self.steps = steps
+        self.eval_every = eval_every
+        self.eval_batches = eval_batches
+        self.checkpoint_every = checkpoint_every
+        self.keep_checkpoints = keep_checkpoints
+        self.callbacks = callbacks
+        self.fail = fail
+        self.log = logger("trainer")
+        self.losses: dict[int, float] = {}
+        self.eval_losses: list[tuple[int, float]] = []
+        self.timeline = Timeline()
+        self.peak_rss: dict[str, int] = {}
+        self.stopping = threading.Event()
+        self.last_checkpoint = Path()
+        self.samples = 0
+        self.busy_s = 0.0
+        self._eval_sum = 0.0
+        self._eval_metrics: dict[str, float] = {}
+        self._eval_seen = 0
+        self._eval_s = 0.0
+        self._waited_s = 0.0
+        self._produced_s = 0.0
+        self._stepped_s = 0.0
+
+    def run(self, resume: bool) -> FitResult:
+        start = self._start(resume)
+        choices: dict[str, str] = {}
+        cluster = self.trainer.cluster
+        if cluster.matmul == "auto" and cluster.device == "cpu":
+            choices = choose_kernels(self.plan.body.values(), cluster.threads_per_system)
+        first = Checkpoint.open(start).step
+        if first >= self.steps:
+            raise InputError(
+                f"{self.folder.path} has {first} steps already, and steps={self.steps} asks for no more; raise steps, or choose "
+                "another run folder"
+            )
+        begun = time.monotonic()
+        with (
+            self._interruptible(),
+            Reporter(
+                self.folder,
+                self.steps,
+                cluster.device.upper(),
+                self.trainer.console,
+                log_every=max(1, min(self.eval_every or self.steps, self.steps) // 10),
+                start_step=first,
+                loop_steps=self.eval_every or None,
+            ) as reporter,
+        ):
+            for note in self.plan.notes:
+                reporter.note(note)
+            recoveries = 0
+            while True:
+                try:
+                    self._attempt(reporter, start, choices)
+                    break
+                except RoleLost as error:
+                    latest = latest_checkpoint(self.folder.checkpoints)
+                    if latest is None or recoveries >= MAX_RECOVERIES:
+                        raise
+                    recoveries += 0 if Checkpoint.open(latest).step > Checkpoint.open(start).step else 1
+                    start = latest
+                    self.fail = ""
+                    reporter.note(f"{error}")
+                    reporter.note(f"Going on from {latest.name}")
+            self._finish(reporter, begun, first)
+        done = sorted(self.losses)
+        return FitResult(
+            steps=Checkpoint.open(self.last_checkpoint).step,
+            losses=tuple(self.losses[step] for step in done),
+            eval_losses=tuple(self.eval_losses),
+            folder=self.folder.path,
+            checkpoint=self.last_checkpoint,
+            samples_per_s=self.samples / self.busy_s if self.busy_s else 0.0,
+            peak_rss=self.peak_rss,
+            interrupted=self.stopping.is_set(),
+        )
+
+    def _start(self, resume: bool) -> Path:
+        """The checkpoint to begin with: the run's last, or a new one of the initial weights."""
+        found = latest_checkpoint(self.folder.checkpoints)
+        if found is not None and resume:
+            return found
+        if found is not None and Checkpoint.open(found).step > 0:
+            raise InputError(
+                f"{self.folder.path} holds a run with {Checkpoint.open(found).step} steps; go on with it (--resume), start it anew "
+                "(--overwrite) or choose another folder (--folder)"
+            )
+        weights = self.trainer._weights
+        imported = open_weights(weights) if weights is not None else None
+        initial = InitialWeights(self.trainer.module, self.trainer.seed, imported)
+        buffer = aligned_buffer(max(record.nbytes for record in self.plan.records))
+        values = {entry.name: entry.initial for entry in self.plan.globals}
+        with CheckpointWriter(self.folder.checkpoints, 0, self.plan.records, values, {}) as writer:
+            for index, record in enumerate(self.plan.records):
+                tensors = view_tensors(record, buffer)
+                for entry in record.state:
+                    tensors[entry.name].fill_(self.plan.initial_state.get(entry.name, 0.0))
+                initial.fill(record, tensors)
+                writer.add(index, buffer[: record.nbytes])
+            return writer.commit()
+
+    def _attempt(self, reporter: Reporter, start: Path, choices: dict[str, str]) -> None:
+        cluster = self.trainer.cluster
+        store = cluster.store_folder or self.folder.path / "memoryx"
+        job = Job(
+            plan=self.plan,
+            seed=self.trainer.seed,
+            start=str(start),
+            store_folder=str(store) if cluster.store == "disk" else "",
+            matmul=cluster.matmul,
+            matmul_choices=choices,
+            threads=cluster.threads_per_system,
+            device=cluster.device,
+            stall_s=cluster.stall_s,
+            timeline_steps=TIMELINE_STEPS,
+            keep_checkpoints=self.keep_checkpoints,
+            fail=self.fail,
+        )
+        self.last_checkpoint = start
+        with Coordinator(job, self._batches, processes=cluster.uses_processes) as coordinator:
+            reporter.start()
+            for event in coordinator.run(self._commands(coordinator.start_step)):
+                if isinstance(event, CheckpointDone):
+                    self.last_checkpoint = Path(event.folder)
+                    reporter.checkpoint(event.step, event.folder, event.seconds)
+                elif event.train:
+                    self._stepped(reporter, event)
+                else:
+                    self._evaluated(reporter, event)
+        self.peak_rss = {
+            role: max(peak, self.peak_rss.get(role, 0)) for role, peak in coordinator.peak_rss.items()
+        }
+
+    def _commands(self, first: int) -> Iterator[Step | SaveCheckpoint]:
+        saved = first
+        step = first
+        while step < self.steps and not self.stopping.is_set():
+            yield Step(number=step, batch=step, train=True)
+            step += 1
+            if (
+                self.eval is not None
+                and self.eval_every
+                and (step % self.eval_every == 0 or step == self.steps)
+            ):
+                for index in range(self.eval_batches):
+                    yield Step(number=step, batch=index, train=False)
+            if self.checkpoint_every and step % self.checkpoint_every == 0:
+                yield self._save(step)
+                saved = step
+        if saved < step:
+            yield self._save(step)
+
+    def _save(self, step: int) -> SaveCheckpoint:
+        extra: dict[str, object] = {"data": self.train.state(step), "seed": self.trainer.seed}
+        return SaveCheckpoint(step=step, folder=str(self.folder.checkpoints), extra=encode_extra(extra))
+
+    def _batches(self, replica: int) -> BatchFunction:
+        shards = [
+            source.shard(replica, self.plan.replicas) if self.plan.replicas > 1 else source
+            for source in (self.train, self.eval)
+            if source is not None
+        ]
+
+        def batches(number: int, train: bool) -> Mapping[str, Tensor]:
+            return named_inputs(shards[0 if train else 1].batch(number))
+
+        return batches
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def _stepped(self, reporter: Reporter, done: StepDone) -> None:
+        for span in done.spans:
+            self.timeline.add(span.lane, span.name, span.start_s, span.end_s)
+        if not math.isfinite(done.loss):
+            raise NumericsError(
+                f"the loss is {done.loss} at step {done.step + 1}"
+                + (
+                    f"; the first layer whose output is not finite is {done.bad_layer}"
+                    if done.bad_layer
+                    else ""
+                )
+                + f"; the last good checkpoint is {self.last_checkpoint}: lower the learning rate, clip gradients or use precision "
+                "bf16 or fp32, then go on from there"
+            )
+        self.losses[done.step] = done.loss
+        self.samples += done.samples
+        self.busy_s += done.seconds
+        self._waited_s += done.inputs_wait_s
+        self._produced_s += done.produce_s
+        self._stepped_s += done.seconds
+        reporter.step(
+            StepReport(
+                step=done.step + 1,
+                loss=done.loss,
+                metrics=done.metrics,
+                logs=done.logs,
+                samples=done.samples,
+                tokens=None,
+                seconds=done.seconds,
+            )
+        )
+        if self._stepped_s > 30.0:
+            if self._waited_s > STARVED * self._stepped_s:
+                needed = math.ceil(self._produced_s / max(self._stepped_s - self._waited_s, 1e-9))
+                reporter.starved(self._waited_s / self._stepped_s, max(2, needed))
+            self._waited_s = self._produced_s = self._stepped_s = 0.0
+        for callback in self.callbacks:
+            callback(done)
+
+    def _evaluated(self, reporter: Reporter, done: StepDone) -> None:
+        self._eval_sum += done.loss
+        self._eval_s += done.seconds
+        for label, value in done.metrics.items():
+            self._eval_metrics[label] = self._eval_metrics.get(label, 0.0) + value
+        self._eval_seen += 1
+        if self._eval_seen < self.eval_batches:
+            return
+        loss = self._eval_sum / self.eval_batches
+        self.eval_losses.append((done.step, loss))
+        reporter.evaluation(
+            EvalReport(
+                step=done.step,
+                loss=loss,
+                metrics={label: value / self.eval_batches for label, value in self._eval_metrics.items()},
+                samples=done.samples * self.eval_batches,
+                seconds=self._eval_s,
+            )
+        )
+        self._eval_sum, self._eval_s, self._eval_seen, self._eval_metrics = 0.0, 0.0, 0, {}
+
+    def _finish(self, reporter: Reporter, begun: float, first: int) -> None:
+        if len(self.timeline):
+            self.timeline.write_trace(self.folder.timeline)
+            self.timeline.write_picture(self.folder.timeline_picture)
+        if self.stopping.is_set():
+            reporter.note(f"Stopped by Ctrl-C after step {first + len(self.losses)}; go on with --resume")
+        losses = [self.losses[step] for step in sorted(self.losses)]
+        reporter.finish(
+            {
+                "steps": f"{first} to {first + len(losses)}",
+                "loss": f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else "none",
+                "samples/s": self.samples / self.busy_s if self.busy_s else 0.0,
+                "seconds": time.monotonic() - begun,
+                "peak memory": f"{max(self.peak_rss.values(), default=0) / 2**20:.0f} MiB in the largest process",
+                "folder": str(self.folder.path),
+            }
+        )
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C asks for a checkpoint and an end; the second ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_interrupt(signum: int, frame: Any) -> None:
+            if self.stopping.is_set():
+                raise KeyboardInterrupt
+            self.stopping.set()
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _source(data: BatchSource | Iterable[Any], seed: int) -> BatchSource:
+    return data if isinstance(data, BatchSource) else from_loader(data, seed)
