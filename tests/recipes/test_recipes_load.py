@@ -47,7 +47,7 @@ def write(tmp_path, monkeypatch):
 TYPED = """
 seen = None
 def recipe(steps: int = 3, lr: float = 0.1, on: bool = False, clip: float | None = None, folder: Path | None = None,
-           kind: Literal["sgd", "adam"] = "sgd", name: str = "x", free=None, cluster: LocalCluster | None = None,
+           kind: Literal["sgd", "adam"] = "sgd", name: str = "x", data: str | None = "y", free=None, cluster: LocalCluster | None = None,
            shape: tuple[int, ...] = ()):
     global seen
     seen = dict(locals())
@@ -67,6 +67,8 @@ def recipe(steps: int = 3, lr: float = 0.1, on: bool = False, clip: float | None
         ("clip=1.5", 1.5),
         ("clip=none", None),
         ("kind=adam", "adam"),
+        ("data=none", None),
+        ("data=nothing", "nothing"),
         ("name=5", "5"),
         ("name=none", "none"),
         ("free=7", "7"),
@@ -105,7 +107,7 @@ def test_paths_and_objects_are_passed_on(write, tmp_path):
         ({"clip": "x"}, "clip must be a number or none, got 'x'"),
         ({"kind": "adm"}, "kind must be 'sgd' or 'adam', got 'adm'; did you mean 'adam'?"),
         ({"name": 5}, "name must be text, got 5"),
-        ({"cluster": "big"}, "cluster is LocalCluster or none, which cannot be given as text"),
+        ({"cluster": "big"}, "cluster must be LocalCluster or none, got 'big'"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_name(write, given, text):

@@ -128,6 +128,15 @@ def test_a_resumed_run_forgets_what_came_after_its_start(tmp_path):
     assert read_metrics(tmp_path / "m").train[-1].loss == 7.0
 
 
+def test_a_line_that_lost_only_its_newline_is_kept_apart_from_the_next(tmp_path):
+    """The run was killed between the last brace and the newline; two reports on one line would lose both."""
+    (tmp_path / "m").write_bytes(encode(step(1))[:-1])
+
+    write(tmp_path / "m", step(2), start_step=1)
+
+    assert [r.step for r in read_metrics(tmp_path / "m").train] == [1, 2]
+
+
 def test_a_run_from_the_beginning_keeps_nothing(tmp_path):
     """Also the evaluation before training, at step 0, belongs to the run that is done over."""
     write(tmp_path / "m", evaluation(0), step(1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -179,6 +181,18 @@ def test_a_resumed_run_reports_no_step_twice(tmp_path):
     assert len(run.folder.log.read_text().splitlines()) == 6  # the log is a history and keeps both
 
 
+def test_a_resumed_run_counts_also_where_the_clock_was_set_back(tmp_path, monkeypatch):
+    """TensorBoard reads event files by the time in their names; a resume read first would purge nothing."""
+    with Run(tmp_path) as run:
+        for number in (1, 2):
+            run.step(number, loss=1.0)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    with Run(tmp_path, start_step=1) as run:
+        run.step(2, loss=5.0)
+
+    assert events(run.folder)["train/loss"] == [(1, 1.0), (2, 5.0)]
+
+
 def test_a_run_done_over_replaces_the_earlier_one(tmp_path):
     """The same config in the same folder, from step 0."""
     with Run(tmp_path) as run:
@@ -275,6 +289,20 @@ def test_a_full_disk_under_tensorboard_ends_the_run(tmp_path, monkeypatch):
 
         with pytest.raises(StorageError, match=r"tensorboard.*No space left"):
             run.step(1)
+
+
+def test_a_full_disk_under_the_loss_picture_is_not_hidden(tmp_path, monkeypatch):
+    """The last checkpoint is on the same disk; the user must hear of it even when the run is over."""
+
+    def full(_fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Run(tmp_path, 1) as run:
+        run.step(1)
+        monkeypatch.setattr(os, "fsync", full)
+
+        with pytest.raises(StorageError, match=r"loss\.png: No space left"):
+            run.reporter.finish({})
 
 
 def test_other_failures_are_told_once_and_training_goes_on(tmp_path):

@@ -41,6 +41,18 @@ from openwafer.artifact._plan import (
     plan_from_json,
     plan_to_json,
 )
+from openwafer.artifact._traffic import (
+    gradient_order,
+    gradient_records,
+    gradient_slots,
+    layers_for,
+    load_order,
+    record_buffers,
+    streams_in_place,
+    systems_of_stage,
+    value_slots,
+    weight_slots,
+)
 
 __all__ = [
     "ALIGN_BYTES",
@@ -76,9 +88,19 @@ __all__ = [
     "call_of",
     "describe_plan",
     "drops",
+    "gradient_order",
+    "gradient_records",
+    "gradient_slots",
+    "layers_for",
+    "load_order",
     "make_record",
     "parse_body",
     "plan_from_json",
     "plan_to_json",
     "print_body",
+    "record_buffers",
+    "streams_in_place",
+    "systems_of_stage",
+    "value_slots",
+    "weight_slots",
 ]

@@ -43,9 +43,12 @@ def describe_plan(plan: Plan) -> str:
         )
     held = plan.memoryx
     lines.append(
-        f"  memoryx      {format_bytes(held.ram):>10}  (store {format_bytes(held.store_ram)}, slots {format_bytes(held.slots)}, "
+        f"  memoryx      {format_bytes(held.ram):>10}  (store {format_bytes(held.store_ram)}, "
         f"gradients {format_bytes(held.gradients)}, buffers {format_bytes(held.buffers)})"
         + (f" and {format_bytes(held.store_disk)} on disk" if held.store_disk else "")
+    )
+    lines.append(
+        f"  this host    {format_bytes(plan.host_bytes):>10}  for all roles, beyond Python and PyTorch themselves"
     )
     lines += ["", f"{'layer':<34}{'repeats':>8}{'weights':>12}{'streamed':>12}{'GFLOP':>10}  bodies"]
     for layer, count in _runs(layers):

@@ -270,13 +270,14 @@ class MemoryXMemory(msgspec.Struct, frozen=True):
 
     store_ram: int
     store_disk: int
-    slots: int
     gradients: int
+    """Gradients that wait for others before an update."""
     buffers: int
+    """Records on their way from and to the disk."""
 
     @property
     def ram(self) -> int:
-        return self.store_ram + self.slots + self.gradients + self.buffers
+        return self.store_ram + self.gradients + self.buffers
 
 
 class System(msgspec.Struct, frozen=True):
@@ -336,6 +337,22 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     flops_per_step: int
     bubble: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def host_bytes(self) -> int:
+        """Predicted peak of all roles together, when they share one host's memory, beyond what the processes take to
+        start. Systems of one stage share their slots of weights; resident weights lie in the store."""
+        slots = 0
+        for stage in range(self.stages):
+            members = [system for system in self.systems if system.stage == stage]
+            slots += members[0].memory.weights if self.mode is Mode.WEIGHT_STREAMING else 0
+        own = sum(system.memory.peak - system.memory.weights for system in self.systems)
+        return own + slots + self.memoryx.ram
+
+    @cached_property
+    def record_of(self) -> dict[str, int]:
+        """Weight or buffer name -> index of its record."""
+        return {weight.name: index for index, record in enumerate(self.records) for weight in record.weights}
 
     @cached_property
     def body(self) -> dict[str, Body]:

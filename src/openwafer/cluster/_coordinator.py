@@ -10,21 +10,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from openwafer.artifact import Mode, Plan, SendValues
+from openwafer.artifact import gradient_slots, systems_of_stage, value_slots, weight_slots
 from openwafer.base import RoleLost, StallError, WaferError, logger
 from openwafer.cluster._codec import encode_job
 from openwafer.cluster._failures import rebuild_error
 from openwafer.cluster._inputs import BatchFunction, batch_bytes
 from openwafer.cluster._job import (
     Job,
-    gradient_order,
-    gradient_records,
     input_role,
-    layers_for,
-    load_order,
     memoryx,
     system_role,
-    systems_of_stage,
 )
 from openwafer.cluster._messages import (
     Command,
@@ -47,6 +42,10 @@ from openwafer.wire import Inbox, LocalTransport, SharedTransport, Transport, wa
 AHEAD = 2
 """Steps that systems and MemoryX may have in hand: the next forward begins while the last updates run."""
 INPUTS_AHEAD = 3
+LEAVE_S, HURRY_S = 5.0, 0.5
+"""How long roles may take to leave, by themselves and when the user is waiting."""
+CAUSE_S = 2.0
+"""How long the reports and the deaths of roles that fail together may lie apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +71,12 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDone:
+    """A checkpoint is on disk; or was refused because tensor `bad` is not finite: then nothing was written."""
+
     step: int
     folder: str
     seconds: float
+    bad: str = ""
 
 
 @dataclass
@@ -119,7 +121,7 @@ class Coordinator:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._give_up("the coordinator stopped")
+            self._give_up("the coordinator stopped", HURRY_S if kind is KeyboardInterrupt else LEAVE_S)
         else:
             self.stop()
 
@@ -164,7 +166,7 @@ class Coordinator:
                 writer=input_role(replica),
                 readers=[system_role(i) for i in members],
             )
-            for (source, target), (slots, slot_bytes) in value_rings(plan, members).items():
+            for (source, target), (slots, slot_bytes) in value_slots(plan, members).items():
                 transport.ring(
                     f"values{plan.systems[source].stage}to{plan.systems[target].stage}",
                     slots=slots,
@@ -214,27 +216,31 @@ class Coordinator:
     def stop(self) -> None:
         """Let every role finish what it has, then end. MemoryX leaves its store complete."""
         try:
-            for outbox in self._outboxes.values():
-                outbox.send(Stop())
+            for name in self._names():
+                self._send(name, Stop())
             waiting = set(self._names())
             while waiting:
                 report = self._next_report(expect_end=True)
                 if isinstance(report, Ended):
                     waiting.discard(report.role)
                     self.peak_rss[report.role] = report.peak_rss
-            for role in self._roles:
-                role.join(10.0)
         except BaseException:
             self._give_up("the job could not be ended")
             raise
+        self._join(LEAVE_S)
         self._stack.close()
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str, within_s: float = LEAVE_S) -> None:
         self._transport.abort(why)
-        for role in self._roles:
-            if not role.join(5.0):
-                role.kill()
+        self._join(within_s)
         self._stack.close()
+
+    def _join(self, within_s: float) -> None:
+        """Wait for all roles to end; a process that has not by then is killed."""
+        end = time.monotonic() + within_s
+        for role in self._roles:
+            if not role.join(max(0.0, end - time.monotonic())):
+                role.kill()
 
     # --- steps ----------------------------------------------------------------------------------------
 
@@ -243,6 +249,7 @@ class Coordinator:
         pending: deque[_Pending] = deque()
         drawn: deque[Step | SaveCheckpoint] = deque()
         saving = 0
+        refused: deque[CheckpointDone] = deque()
         exhausted = False
         last = time.monotonic()
         while True:
@@ -259,12 +266,12 @@ class Coordinator:
             while drawn and len(pending) < AHEAD:
                 command = drawn.popleft()
                 if isinstance(command, SaveCheckpoint):
-                    self._outboxes[memoryx()].send(command)
+                    self._send(memoryx(), command)
                     saving += 1
                     continue
                 pending.append(_Pending(command))
                 self._tell(command, "system")
-                self._outboxes[memoryx()].send(command)
+                self._send(memoryx(), command)
             if not pending and not saving and exhausted and not drawn:
                 return
             # 3. collect
@@ -280,16 +287,31 @@ class Coordinator:
                         break
             elif isinstance(report, Saved):
                 saving -= 1
-                yield CheckpointDone(report.step, report.folder, report.seconds)
+                saved = CheckpointDone(report.step, report.folder, report.seconds, report.bad)
+                if saved.bad:
+                    refused.append(saved)  # told after its step, whose loss may say more
+                else:
+                    yield saved
             while pending and self._is_done(pending[0]):
                 now = time.monotonic()
                 yield self._summary(pending.popleft(), now - last)
                 last = now
+            while refused and not any(
+                entry.command.train and entry.command.number < refused[0].step for entry in pending
+            ):
+                yield refused.popleft()
 
     def _tell(self, command: Command, kind: str) -> None:
-        for name, outbox in self._outboxes.items():
+        for name in self._names():
             if name.startswith(kind):
-                outbox.send(command)
+                self._send(name, command)
+
+    def _send(self, name: str, command: Command) -> None:
+        """Give a role a command. If it has gone, raises why."""
+        try:
+            self._outboxes[name].send(command, self.job.stall_s)
+        except RoleLost as error:
+            raise self._cause(error) from None
 
     @staticmethod
     def _entry(pending: deque[_Pending], step: int, train: bool, system: int = -1) -> _Pending:
@@ -350,93 +372,39 @@ class Coordinator:
             if isinstance(report, Failed):
                 raise self._cause(report)
             return report
-        raise self._explain_loss(lost)
+        assert lost is not None
+        raise self._cause(lost)
 
-    def _cause(self, failed: Failed) -> WaferError:
-        """The failure to show: that of a role that broke, not of the peers that lost it."""
-        if failed.kind == "RoleLost":
-            deadline = time.monotonic() + 2.0
-            while time.monotonic() < deadline:
-                for name, inbox in self._inboxes.items():
-                    try:
-                        while inbox.poll():
-                            report = inbox.receive(0, type=Report)
-                            if isinstance(report, Failed) and report.kind != "RoleLost":
-                                return rebuild_error(report)
-                    except WaferError:
-                        role = next(role for role in self._roles if role.name == name)
-                        if not role.alive:
-                            return self._explain_loss(None)
-                time.sleep(0.02)
-            return (
-                self._explain_loss(None) if any(not r.alive for r in self._roles) else rebuild_error(failed)
-            )
-        return rebuild_error(failed)
-
-    def _explain_loss(self, lost: RoleLost | None) -> WaferError:
-        time.sleep(0.05)
-        gone = [role for role in self._roles if not role.alive and role.name not in self.peak_rss]
-        if gone:
-            what = ", ".join(f"{role.name} {role.ending}" for role in gone)
-            return RoleLost(
-                f"{what} in the middle of the run (out of memory, or killed from outside); the last checkpoint is intact: run the "
-                "same command again with --resume to go on from it"
-            )
-        return lost or RoleLost("a role ended without a word")
-
-
-def weight_slots(plan: Plan, stage: int) -> tuple[int, int]:
-    """(slots, bytes of each) of the ring that carries weights to a stage; references need none."""
-    system = plan.systems[systems_of_stage(plan, stage)[0]]
-    orders = [load_order(plan, system, train) for train in (True, False) if train or system.evaluation]
-    copied = {
-        index
-        for order in orders
-        for index in order
-        if plan.store == "disk" or not plan.records[index].streams_as_stored
-    }
-    if not copied:
-        return 0, 0
-    slots = plan.slots if plan.mode is Mode.WEIGHT_STREAMING else max(len(order) for order in orders) + 1
-    return slots, max(plan.records[index].stream_bytes for index in copied)
-
-
-def gradient_slots(plan: Plan, index: int) -> tuple[int, int]:
-    """(slots, bytes of each) of a system's gradient ring: what it fills at once, and one on its way."""
-    system = plan.systems[index]
-    order = gradient_order(plan, system)
-    layers = layers_for(plan, system.rows[0], True)
-    at_once = max((len(gradient_records(plan, layer)) for layer in layers), default=1)
-    slots = at_once + 1 if plan.mode is Mode.WEIGHT_STREAMING else len(order) + 1
-    return max(slots, 2), max((plan.records[record].gradient_bytes for _, record in order), default=4096)
-
-
-def value_rings(plan: Plan, members: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
-    """For a replica's systems: (sender, receiver) -> (slots, bytes of each) of the rings between stages."""
-    by_stage = {plan.systems[index].stage: index for index in members}
-    out: dict[tuple[int, int], tuple[int, int]] = {}
-    for index in members:
-        system = plan.systems[index]
-        for train in (True, False):
-            if not train and not system.evaluation:
-                continue
-            sizes: dict[str, int] = {}
-            for size in set(system.rows):
-                for layer in layers_for(plan, size, train):
-                    for call in (layer.forward, layer.backward):
-                        if call is not None:
-                            body = plan.body[call.body]
-                            for name, value in zip(call.outputs, body.outputs, strict=True):
-                                sizes[name] = max(
-                                    sizes.get(name, 0), -(-body.type_of(value).nbytes // 64) * 64
-                                )
-            for action in system.program if train else system.evaluation:
-                if isinstance(action, SendValues):
-                    key = (index, by_stage[action.peer])
-                    need = sum(sizes[name] for name in action.values)
-                    slots, most = out.get(key, (min(plan.stages, len(system.rows)) + 1, 1))
-                    out[key] = (slots, max(most, need))
-    return out
+    def _cause(self, first: Failed | RoleLost) -> WaferError:
+        """What to show of several failures: a role's own error, else the death of a role, else what a peer saw."""
+        if isinstance(first, Failed) and first.kind != RoleLost.__name__:
+            return rebuild_error(first)
+        witnesses = {first.role} if isinstance(first, Failed) else set()
+        gone: set[str] = set()
+        end = time.monotonic() + CAUSE_S
+        while time.monotonic() < end and not gone:
+            time.sleep(0.02)
+            for name, inbox in self._inboxes.items():
+                try:
+                    while inbox.poll():
+                        report = inbox.receive(0, type=Report)
+                        if isinstance(report, Failed) and report.kind != RoleLost.__name__:
+                            return rebuild_error(report)
+                        if isinstance(report, Failed | Ended):
+                            witnesses.add(name)
+                except RoleLost:
+                    if name not in witnesses and name not in self.peak_rss:
+                        gone.add(name)
+        if not gone:
+            return rebuild_error(first) if isinstance(first, Failed) else first
+        for role in self._roles:
+            if role.name in gone:
+                role.join(CAUSE_S)  # a process's pipes close a moment before its exit code is known
+        what = ", ".join(f"{role.name} {role.ending}" for role in self._roles if role.name in gone)
+        return RoleLost(
+            f"{what} in the middle of the run (out of memory, or killed from outside); the last checkpoint is "
+            "intact: run the same command again with --resume to go on from it"
+        )
 
 
 def encode_extra(extra: dict[str, object]) -> bytes:

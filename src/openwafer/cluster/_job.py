@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from openwafer.artifact import Layer, Load, Plan, SendGradients, System
+from openwafer.artifact import Plan
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,44 +43,3 @@ def system_role(index: int) -> str:
 
 def input_role(replica: int) -> str:
     return f"input{replica}"
-
-
-def systems_of_stage(plan: Plan, stage: int) -> list[int]:
-    """Indices of the systems that run a stage, in the order of their replicas: the leaves of the SwarmX tree."""
-    return [index for index, system in enumerate(plan.systems) if system.stage == stage]
-
-
-def layers_for(plan: Plan, size: int, train: bool) -> tuple[Layer, ...]:
-    """The layers for microbatches of `size` samples."""
-    return (plan.layers if train else plan.evaluation)[size]
-
-
-def load_order(plan: Plan, system: System, train: bool) -> tuple[int, ...]:
-    """Records in the order in which a system receives them in one step."""
-    layers = layers_for(plan, system.rows[0], train)
-    program = system.program if train else system.evaluation
-    return tuple(
-        record for action in program if isinstance(action, Load) for record in layers[action.layer].records
-    )
-
-
-def gradient_records(plan: Plan, layer: Layer) -> tuple[int, ...]:
-    """Records to whose gradients a layer adds, in the order in which a system sends them."""
-    home = record_of_weight(plan)
-    return tuple(sorted({home[gradient.weight] for gradient in layer.gradients}))
-
-
-def gradient_order(plan: Plan, system: System) -> tuple[tuple[int, int], ...]:
-    """(layer, record) of every gradient message of one step, in order."""
-    layers = layers_for(plan, system.rows[0], True)
-    return tuple(
-        (action.layer, record)
-        for action in system.program
-        if isinstance(action, SendGradients)
-        for record in gradient_records(plan, layers[action.layer])
-    )
-
-
-def record_of_weight(plan: Plan) -> dict[str, int]:
-    """Weight name -> index of its record."""
-    return {weight.name: index for index, record in enumerate(plan.records) for weight in record.weights}

@@ -45,6 +45,14 @@ def gradients(record: Record, slot: memoryview) -> dict[str, torch.Tensor]:
     }
 
 
+def is_finite(value: torch.Tensor, *, infinity: bool = False) -> bool:
+    """Whether a tensor holds no NaN, and unless `infinity` is allowed none of those. One pass, no copy."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    low, high = (float(end) for end in value.aminmax())
+    return not math.isnan(low) if infinity else math.isfinite(low) and math.isfinite(high)
+
+
 def peak_rss() -> int:
     """High-water mark of this process's memory in bytes (VmHWM; ru_maxrss where there is no /proc)."""
     try:

@@ -21,20 +21,23 @@ from typing import Any
 import msgspec
 import torch
 
-from openwafer.artifact import Mode
+from openwafer.artifact import (
+    Mode,
+    gradient_order,
+    load_order,
+    record_buffers,
+    streams_in_place,
+    systems_of_stage,
+)
 from openwafer.base import PlanError, WaferError, logger
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._job import (
     Job,
-    gradient_order,
-    load_order,
-    record_of_weight,
     system_role,
-    systems_of_stage,
 )
 from openwafer.cluster._ledger import Ledger
 from openwafer.cluster._memory import gradients as gradient_views
-from openwafer.cluster._memory import peak_rss, stored_state, stored_weights, streamed_weights
+from openwafer.cluster._memory import is_finite, peak_rss, stored_state, stored_weights, streamed_weights
 from openwafer.cluster._messages import (
     Command,
     Ended,
@@ -62,9 +65,6 @@ from openwafer.wire import Endpoints
 GRADIENT = "/gradient"
 _Snapshot = tuple[SaveCheckpoint, dict[str, float]]
 
-EXTRA_BUFFERS = 2
-"""Record buffers beyond the slots: one being updated, one being written."""
-
 
 class MemoryXRole:
     """The parameter service of a job. `run()` obeys the coordinator until told to stop."""
@@ -76,10 +76,14 @@ class MemoryXRole:
         self.role = "memoryx"
         self.log = logger(self.role)
         self.store = self._open_store()
-        checkpoint = load_checkpoint(job.start, self.store)
+        try:
+            checkpoint = load_checkpoint(job.start, self.store)
+            if isinstance(self.store, DiskStore):
+                self.store.flush(checkpoint.step, checkpoint.globals, hashes=False)
+        except BaseException:
+            self.store.close()
+            raise
         self.start_step = checkpoint.step
-        if isinstance(self.store, DiskStore):
-            self.store.flush(checkpoint.step, checkpoint.globals, hashes=False)
         self.updater = Updater(self.plan, checkpoint.globals)
         self.ledger = Ledger([checkpoint.step] * len(self.plan.records), endpoints, job.stall_s)
         self.reports = endpoints.outbox("reports")
@@ -94,7 +98,7 @@ class MemoryXRole:
         self._ahead_lock = threading.Lock()
         if self.plan.store == "disk":
             largest = max(record.nbytes for record in self.plan.records)
-            for _ in range(self.plan.slots + EXTRA_BUFFERS):
+            for _ in range(record_buffers(self.plan)):
                 self._buffers.put(aligned_buffer(largest))
         self._step_lock = threading.Condition()
         self._begun = checkpoint.step
@@ -139,19 +143,30 @@ class MemoryXRole:
                     if kind == "stream" or command.train:
                         steps.put(command)
         except BaseException as error:
+            # First the report: what the threads wait for may end only when the coordinator knows.
+            report_failure(self.role, error, self.ends)
             self.ledger.fail(error)
             raise
+        else:
+            self._end_threads(threads, checkpoints)
+            if self.ledger._error is not None:
+                raise self.ledger._error
+            self.store.flush(self.ledger.completed, self.updater.global_values, hashes=False)
+        finally:
+            self._end_threads(threads, checkpoints)
+            self.store.close()
+        self.reports.send(Ended(self.role, peak_rss()))
+
+    def _end_threads(
+        self, threads: list[threading.Thread], checkpoints: queue.SimpleQueue[_Snapshot | None]
+    ) -> None:
+        """Let every thread finish its queue, or fail at its next wait. A second call does nothing."""
         for steps in self._queues.values():
             steps.put(None)
         checkpoints.put(None)
         for thread in threads:
             thread.join()
         self._writer.shutdown()
-        if self.ledger._error is not None:
-            raise self.ledger._error
-        self.store.flush(self.ledger.completed, self.updater.global_values, hashes=False)
-        self.store.close()
-        self.reports.send(Ended(self.role, peak_rss()))
 
     def _guard(self, target: Any, argument: Any) -> None:
         torch.set_num_threads(1)
@@ -159,8 +174,9 @@ class MemoryXRole:
             with torch.inference_mode():
                 target(argument)
         except BaseException as error:
-            self.ledger.fail(error)
+            # In this order: a thread that the ledger wakes may not report before the one that failed.
             report_failure(self.role, error, self.ends)
+            self.ledger.fail(error)
 
     def _open_store(self) -> Store:
         plan = self.plan
@@ -188,7 +204,7 @@ class MemoryXRole:
         }
         last_use = {index: position for position, index in enumerate(orders[True])}
         writer = self.ends.writer(f"weights{stage}")
-        changing = {record_of_weight(self.plan)[name] for name, _ in self.plan.buffers}
+        changing = {self.plan.record_of[name] for name, _ in self.plan.buffers}
         while (step := self._queues["stream", stage].get()) is not None:
             if self.waits:
                 self.ledger.wait_globals(step.number)
@@ -212,7 +228,7 @@ class MemoryXRole:
 
     def _send(self, writer: Any, index: int, token: dict[str, Any], ahead: bool) -> None:
         record = self.plan.records[index]
-        if self.plan.store == "ram" and record.streams_as_stored:
+        if streams_in_place(self.plan, index):
             token["in_place"] = True
             writer.commit_reference(token, record.weight_bytes)
             return
@@ -303,9 +319,10 @@ class MemoryXRole:
 
     def _begin(self, step: Step) -> None:
         """Once per step, by whichever stage comes first."""
+        # Not under the lock: the stage that completes the step before needs it.
+        self.ledger.wait_completed(step.number)
         with self._step_lock:
             if self._begun == step.number:
-                self.ledger.wait_completed(step.number)
                 self.updater.begin()
                 self._begun = step.number + 1
                 self._contributions: Counter[int] = Counter()
@@ -426,7 +443,7 @@ class MemoryXRole:
             ).receive(self.job.stall_s, type=tuple[int, dict[str, bytes]])
             assert number == step.number
             values.update(own)
-        home = record_of_weight(self.plan)
+        home = self.plan.record_of
         for index in sorted({home[name] for name in values}):
             self.ledger.wait_released(index)
             if self.trained[index]:
@@ -460,14 +477,35 @@ class MemoryXRole:
                 msgspec.msgpack.decode(command.extra),
                 keep=self.job.keep_checkpoints,
             ) as writer:
+                bad = ""
                 for index in reversed(range(len(self.plan.records))):
                     self.ledger.wait_version(index, command.step)
                     if self.store.memory(index) is None and scratch is None:
                         scratch = aligned_buffer(max(record.nbytes for record in self.plan.records))
-                    writer.add(index, self.store.read(index, scratch))
+                    data = self.store.read(index, scratch)
+                    bad = self._not_finite(index, data) or bad
+                    if not bad:
+                        writer.add(index, data)
                     self.ledger.release(index)
-                path = writer.commit()
-            self.reports.send(Saved(command.step, str(path), time.monotonic() - started))
+                if bad:
+                    writer.abort()
+                path = "" if bad else str(writer.commit())
+            self.reports.send(Saved(command.step, path, time.monotonic() - started, bad))
+
+    def _not_finite(self, index: int, data: memoryview) -> str:
+        """The first tensor of a record that training has made useless: a weight with NaN or infinity, state with NaN.
+
+        Weights that never change may hold anything (a mask of -inf).
+        """
+        record = self.plan.records[index]
+        changing = {weight.name for weight in record.trained} | {name for name, _ in self.plan.buffers}
+        for name, value in stored_weights(record, data).items():
+            if name in changing and not is_finite(value):
+                return name
+        for name, value in stored_state(record, data).items():
+            if not is_finite(value, infinity=True):
+                return name
+        return ""
 
     def _span(self, lane: str, name: str, started: float, ended: float | None = None) -> None:
         if self._spans is not None:

@@ -75,11 +75,12 @@ class Updated(msgspec.Struct, frozen=True, tag="updated"):
 
 
 class Saved(msgspec.Struct, frozen=True, tag="saved"):
-    """A checkpoint is complete on disk."""
+    """A checkpoint is complete on disk; or, with `bad` naming a tensor with NaN or infinity, was refused."""
 
     step: int
     folder: str
     seconds: float
+    bad: str = ""
 
 
 class Fed(msgspec.Struct, frozen=True, tag="fed"):
@@ -108,3 +109,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 Report = Ready | Result | Updated | Saved | Fed | Ended | Failed
+
+# Before any role thread decodes one: msgspec's first look into a type is not safe between threads (see _codec).
+for _kind in (Command, Report):
+    msgspec.msgpack.Decoder(_kind)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from openwafer.base import configure_logs
+from openwafer.base import InputError, configure_logs
 from openwafer.cluster._codec import decode_job
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
@@ -34,8 +37,9 @@ class RoleStart:
 def run_role(start: RoleStart, in_process: bool) -> None:
     """Run a role to its end; what goes wrong is reported to the coordinator and not raised."""
     if in_process:
-        # Ctrl-C is for the coordinator, which then tells everyone.
+        # Ctrl-C is for the coordinator, which then tells everyone. The signal is blocked since the start.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         configure_logs()
     with start.endpoints as ends:
         try:
@@ -65,8 +69,18 @@ class RunningRole:
         if processes:
             context = multiprocessing.get_context("spawn")
             self._process = context.Process(target=run_role, args=(start, True), name=start.name, daemon=True)
-            with _quiet_main():
-                self._process.start()
+            # The user's data may be defined in the user's main module; no other role needs it.
+            with nullcontext() if start.batches is not None else _quiet_main(), _interrupts_blocked():
+                try:
+                    self._process.start()
+                except (pickle.PicklingError, AttributeError, TypeError) as error:
+                    if start.batches is None:
+                        raise
+                    raise InputError(
+                        f"{start.name} cannot be a process of its own, because its data does not pickle ({error}); "
+                        "define the dataset's class and functions at the top level of a module, or leave "
+                        "input_processes off"
+                    ) from error
         else:
             self._thread = threading.Thread(
                 target=run_role, args=(start, False), name=start.name, daemon=True
@@ -97,10 +111,26 @@ class RunningRole:
         target.join(timeout_s)
         return not self.alive
 
+    @property
+    def pid(self) -> int | None:
+        """The role's process; None for a thread."""
+        pid: int | None = self._process.pid if self._process is not None else None
+        return pid
+
     def kill(self) -> None:
         if self._process is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGKILL)
             self._process.join()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process started in this block inherits the mask: Ctrl-C cannot end it before it ignores the signal."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _quiet_main:  # noqa: N801 - a context manager used like a function

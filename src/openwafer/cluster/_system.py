@@ -26,9 +26,11 @@ from openwafer.artifact import (
     TensorType,
     Unload,
     drops,
+    gradient_records,
+    layers_for,
 )
 from openwafer.cluster._execute import Compiled, compile_body
-from openwafer.cluster._job import Job, gradient_records, layers_for, memoryx, record_of_weight, system_role
+from openwafer.cluster._job import Job, memoryx, system_role
 from openwafer.cluster._kernels import Kernels, mix
 from openwafer.cluster._matmul import matmul_kernels
 from openwafer.cluster._memory import gradients as gradient_views
@@ -53,7 +55,7 @@ class SystemRole:
         kernels = Kernels(self.device, matmul_kernels(job.matmul, job.threads, job.matmul_choices))
         self._kernels = kernels
         self._compiled: dict[str, Compiled] = {}
-        self._record_of = record_of_weight(self.plan)
+        self._record_of = self.plan.record_of
         self._drops = {
             train: drops(
                 self.me.program if train else self.me.evaluation,

@@ -1,6 +1,6 @@
 """Capture a PyTorch step as data, find its layers, place them, predict, and make the Plan."""
 
-from openwafer.graph.driver import PlanOptions, gradient_slots, plan_job
+from openwafer.graph.driver import PlanOptions, plan_job
 from openwafer.graph.ir import StepGraph
 from openwafer.graph.passes import Precision, StepFunction, UpdateRule, capture, gradient_name
 
@@ -12,6 +12,5 @@ __all__ = [
     "UpdateRule",
     "capture",
     "gradient_name",
-    "gradient_slots",
     "plan_job",
 ]

@@ -40,12 +40,15 @@ class LocalCluster:
     recompute: bool | Literal["auto"] = "auto"
     processes: bool | None = None
     """Whether every role is a process; None: threads for one system, processes for several."""
+    input_processes: bool = False
+    """Whether input workers are processes too, where roles are; then the data must pickle. Else they are threads."""
     threads: int | None = None
     """Threads of arithmetic per system; None: the cores of this machine shared among the systems."""
     matmul: Matmul = "auto"
     device: str = "cpu"
     stall_s: float = 300.0
-    """How long a role waits for another before the run ends with StallError."""
+    """How long a role waits for another before the run ends with StallError, beside what the bytes and the arithmetic
+    of a step take on a slow machine."""
 
     def __post_init__(self) -> None:
         _at_least("LocalCluster", "systems", self.systems, 1)
@@ -68,6 +71,7 @@ class LocalCluster:
             raise InputError(
                 f"LocalCluster: processes is {self.processes!r}, but it must be True, False or None"
             )
+        _one_of("LocalCluster", "input_processes", self.input_processes, (False, True))
         if self.threads is not None:
             _at_least("LocalCluster", "threads", self.threads, 1, "a number, or None to share the cores")
         try:

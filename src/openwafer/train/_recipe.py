@@ -112,8 +112,8 @@ def _arguments(function: Callable[..., Any], overrides: Mapping[str, Any], file:
             near = difflib.get_close_matches(name, named, 1)
             raise InputError(
                 f"{file}: the recipe has no argument {name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else ";")
-                + f" It takes {_listed(named.values()) or 'none'}"
+                + (f"; did you mean {near[0]!r}? It" if near else "; it")
+                + f" takes {_listed(named.values()) or 'none'}"
             )
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in overrides:
@@ -133,6 +133,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotation says: text is read as a number, a truth value or a choice; objects pass."""
     if not isinstance(value, (str, int, float, type(None))) or hint is Any:
         return value
+    if isinstance(value, str) and value.lower() == "none" and type(None) in typing.get_args(hint):
+        return None
     try:
         return msgspec.convert(value, hint, strict=not isinstance(value, str), dec_hook=_decode)
     except msgspec.ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -34,6 +35,7 @@ from openwafer.cluster.store import (
     CheckpointWriter,
     aligned_buffer,
     latest_checkpoint,
+    list_checkpoints,
     open_weights,
     view_tensors,
 )
@@ -54,6 +56,8 @@ PRECISIONS: dict[str, ComputePrecision] = {
 }
 TIMELINE_STEPS = 3
 MAX_RECOVERIES = 3
+SLOW_BYTES_PER_S, SLOW_FLOPS_PER_S = 20e6, 1e9
+"""A disk and a system that are slower than these are taken for stalled, after `stall_s`."""
 STARVED = 0.1
 """Share of a step that systems may wait for input before the user is told."""
 
@@ -199,7 +203,8 @@ class Trainer:
 
         train, eval: a DataLoader, any iterable of batches, or a BatchSource. The run folder gets the config, the
         plan, the log, metrics, TensorBoard summaries, checkpoints, a timeline and pictures. A module that was passed
-        built gets the final weights. A role that is lost is replaced: the run goes on from its last checkpoint, to the same numbers.
+        built gets the final weights. A role that is lost is replaced: the run goes on from its last checkpoint, to the
+        same numbers.
         Ctrl-C ends after the step in hand, with a checkpoint.
 
         Raises CaptureError and PlanError before anything runs; NumericsError if the loss or a weight becomes NaN (the
@@ -221,6 +226,11 @@ class Trainer:
             if config is not None
             else {"name": self.name, "seed": self.seed, "precision": self.precision}
         )
+        if resume and not list_checkpoints(RunFolder(self.folder).checkpoints):
+            raise InputError(
+                f"{self.folder} has no checkpoint to go on from; leave --resume away to start a run there, or name the "
+                "folder of an earlier run (--folder)"
+            )
         with RunFolder.create(self.folder, described, resume=resume, overwrite=overwrite) as folder:
             plan = self._plan(source, eval_source is not None)
             folder.write(folder.plan, plan_to_json(plan))
@@ -321,8 +331,9 @@ class _Run:
         self.callbacks = callbacks
         self.fail = fail
         self.log = logger("trainer")
+        self.notes: list[str] = []
         self.losses: dict[int, float] = {}
-        self.eval_losses: list[tuple[int, float]] = []
+        self.eval_losses: dict[int, float] = {}
         self.timeline = Timeline()
         self.peak_rss: dict[str, int] = {}
         self.stopping = threading.Event()
@@ -339,16 +350,16 @@ class _Run:
 
     def run(self, resume: bool) -> FitResult:
         start = self._start(resume)
-        choices: dict[str, str] = {}
-        cluster = self.trainer.cluster
-        if cluster.matmul == "auto" and cluster.device == "cpu":
-            choices = choose_kernels(self.plan.body.values(), cluster.threads_per_system)
         first = Checkpoint.open(start).step
         if first >= self.steps:
             raise InputError(
                 f"{self.folder.path} has {first} steps already, and steps={self.steps} asks for no more; raise steps, or choose "
                 "another run folder"
             )
+        choices: dict[str, str] = {}
+        cluster = self.trainer.cluster
+        if cluster.matmul == "auto" and cluster.device == "cpu":
+            choices = choose_kernels(self.plan.body.values(), cluster.threads_per_system)
         begun = time.monotonic()
         with (
             self._interruptible(),
@@ -362,7 +373,7 @@ class _Run:
                 loop_steps=self.eval_every or None,
             ) as reporter,
         ):
-            for note in self.plan.notes:
+            for note in (*self.plan.notes, *self.notes):
                 reporter.note(note)
             recoveries = 0
             while True:
@@ -383,7 +394,7 @@ class _Run:
         return FitResult(
             steps=Checkpoint.open(self.last_checkpoint).step,
             losses=tuple(self.losses[step] for step in done),
-            eval_losses=tuple(self.eval_losses),
+            eval_losses=tuple(sorted(self.eval_losses.items())),
             folder=self.folder.path,
             checkpoint=self.last_checkpoint,
             samples_per_s=self.samples / self.busy_s if self.busy_s else 0.0,
@@ -393,13 +404,13 @@ class _Run:
 
     def _start(self, resume: bool) -> Path:
         """The checkpoint to begin with: the run's last, or a new one of the initial weights."""
+        if resume:
+            return self._last_whole()
         found = latest_checkpoint(self.folder.checkpoints)
-        if found is not None and resume:
-            return found
         if found is not None and Checkpoint.open(found).step > 0:
             raise InputError(
-                f"{self.folder.path} holds a run with {Checkpoint.open(found).step} steps; go on with it (--resume), start it anew "
-                "(--overwrite) or choose another folder (--folder)"
+                f"{self.folder.path} holds a run with {Checkpoint.open(found).step} steps; go on with it (--resume), start "
+                "it anew (--overwrite) or choose another folder (--folder)"
             )
         weights = self.trainer._weights
         imported = open_weights(weights) if weights is not None else None
@@ -415,6 +426,20 @@ class _Run:
                 writer.add(index, buffer[: record.nbytes])
             return writer.commit()
 
+    def _last_whole(self) -> Path:
+        """The newest checkpoint whose every byte is as it was written; damaged ones are told of and passed over."""
+        first: CheckpointError | None = None
+        for path in reversed(list_checkpoints(self.folder.checkpoints)):
+            try:
+                checkpoint = Checkpoint.open(path, verify=True)
+            except CheckpointError as error:
+                first = first or error
+                self.notes.append(f"{path.name} is passed over: {error}")
+            else:
+                checkpoint.check(self.plan.records)
+                return path
+        raise first or CheckpointError(f"{self.folder.checkpoints} lost its checkpoints; start the run anew")
+
     def _attempt(self, reporter: Reporter, start: Path, choices: dict[str, str]) -> None:
         cluster = self.trainer.cluster
         store = cluster.store_folder or self.folder.path / "memoryx"
@@ -427,18 +452,23 @@ class _Run:
             matmul_choices=choices,
             threads=cluster.threads_per_system,
             device=cluster.device,
-            stall_s=cluster.stall_s,
+            stall_s=cluster.stall_s + _step_seconds(self.plan),
             timeline_steps=TIMELINE_STEPS,
             keep_checkpoints=self.keep_checkpoints,
             fail=self.fail,
         )
         self.last_checkpoint = start
-        with Coordinator(job, self._batches, processes=cluster.uses_processes) as coordinator:
+        self._eval_sum, self._eval_s, self._eval_seen, self._eval_metrics = 0.0, 0.0, 0, {}
+        with Coordinator(
+            job,
+            self._batches,
+            processes=cluster.uses_processes,
+            input_processes=cluster.input_processes,
+        ) as coordinator:
             reporter.start()
             for event in coordinator.run(self._commands(coordinator.start_step)):
                 if isinstance(event, CheckpointDone):
-                    self.last_checkpoint = Path(event.folder)
-                    reporter.checkpoint(event.step, event.folder, event.seconds)
+                    self._saved(reporter, event)
                 elif event.train:
                     self._stepped(reporter, event)
                 else:
@@ -477,12 +507,24 @@ class _Run:
             if source is not None
         ]
 
-        def batches(number: int, train: bool) -> Mapping[str, Tensor]:
-            return named_inputs(shards[0 if train else 1].batch(number))
-
-        return batches
+        return _ReplicaBatches(shards)
 
     # --- events ---------------------------------------------------------------------------------------
+
+    def _saved(self, reporter: Reporter, done: CheckpointDone) -> None:
+        if done.bad:
+            raise NumericsError(
+                f"{done.bad} holds NaN or infinity after step {done.step}, so that no checkpoint was written"
+                + self._numerics_advice()
+            )
+        self.last_checkpoint = Path(done.folder)
+        reporter.checkpoint(done.step, done.folder, done.seconds)
+
+    def _numerics_advice(self) -> str:
+        return (
+            f"; the last good checkpoint is {self.last_checkpoint}: lower the learning rate, clip gradients or use "
+            "precision bf16 or fp32, then go on from there"
+        )
 
     def _stepped(self, reporter: Reporter, done: StepDone) -> None:
         for span in done.spans:
@@ -495,8 +537,7 @@ class _Run:
                     if done.bad_layer
                     else ""
                 )
-                + f"; the last good checkpoint is {self.last_checkpoint}: lower the learning rate, clip gradients or use precision "
-                "bf16 or fp32, then go on from there"
+                + self._numerics_advice()
             )
         self.losses[done.step] = done.loss
         self.samples += done.samples
@@ -532,7 +573,7 @@ class _Run:
         if self._eval_seen < self.eval_batches:
             return
         loss = self._eval_sum / self.eval_batches
-        self.eval_losses.append((done.step, loss))
+        self.eval_losses[done.step] = loss
         reporter.evaluation(
             EvalReport(
                 step=done.step,
@@ -549,7 +590,8 @@ class _Run:
             self.timeline.write_trace(self.folder.timeline)
             self.timeline.write_picture(self.folder.timeline_picture)
         if self.stopping.is_set():
-            reporter.note(f"Stopped by Ctrl-C after step {first + len(self.losses)}; go on with --resume")
+            step = Checkpoint.open(self.last_checkpoint).step
+            reporter.note(f"Stopped by Ctrl-C after step {step}, with a checkpoint; go on with --resume")
         losses = [self.losses[step] for step in sorted(self.losses)]
         reporter.finish(
             {
@@ -573,12 +615,30 @@ class _Run:
             if self.stopping.is_set():
                 raise KeyboardInterrupt
             self.stopping.set()
+            # Not through the reporter: the signal may have come in the middle of one of its lines.
+            os.write(2, b"\nCtrl-C: ending after the steps in hand, with a checkpoint; once more ends at once\n")
 
         before = signal.signal(signal.SIGINT, on_interrupt)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def _step_seconds(plan: Plan) -> float:
+    """What a slow machine takes for one step, or to load the run: nobody may call such a wait a stall."""
+    nbytes = sum(record.nbytes for record in plan.records)
+    return nbytes / SLOW_BYTES_PER_S + plan.flops_per_step / len(plan.systems) / SLOW_FLOPS_PER_S
+
+
+@dataclass(frozen=True)
+class _ReplicaBatches:
+    """One replica's rows of the training data and of the evaluation data; pickles if they do."""
+
+    shards: Sequence[BatchSource]
+
+    def __call__(self, number: int, train: bool) -> Mapping[str, Tensor]:
+        return named_inputs(self.shards[0 if train else 1].batch(number))
 
 
 def _source(data: BatchSource | Iterable[Any], seed: int) -> BatchSource:

@@ -56,6 +56,10 @@ class _Envelope(msgspec.Struct):
     body: msgspec.Raw
 
 
+# Made while one thread imports this module: msgspec's first look into a type is not safe between threads.
+for _kind in (_Envelope, StoreManifest, CheckpointManifest):
+    msgspec.json.Decoder(_kind)
+
 M = TypeVar("M", StoreManifest, CheckpointManifest)
 
 

@@ -6,13 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
-
 from openwafer.artifact import (
-    Call,
     Global,
     Layer,
-    Load,
     MemoryXMemory,
     Metric,
     Mode,
@@ -20,12 +16,11 @@ from openwafer.artifact import (
     Record,
     System,
     SystemMemory,
-    TensorType,
 )
 from openwafer.base import PlanError, format_bytes
 from openwafer.graph.ir import StepGraph
 from openwafer.graph.passes import Assembled, BodyTable, assemble
-from openwafer.graph.perf import Sizes, system_memory
+from openwafer.graph.perf import with_memory
 from openwafer.graph.place import (
     bubble,
     pipelined,
@@ -34,9 +29,6 @@ from openwafer.graph.place import (
     split_stages,
     weight_streaming,
 )
-
-PREFETCH_BATCHES = 2
-"""Batches that an input worker keeps ready for its system, beside the one in use."""
 
 CaptureStep = Callable[[int, bool], StepGraph]
 """(samples, train) -> the step for a microbatch of that many samples."""
@@ -228,7 +220,7 @@ class _Planner:
             constants={size: entry.constants for size, entry in train.items()},
             evaluation_constants={size: entry.constants for size, entry in evaluation.items()},
             systems=tuple(systems),
-            memoryx=_memoryx_memory(main.records, options, slots, len(systems), main.update.waits),
+            memoryx=MemoryXMemory(store_ram=0, store_disk=0, gradients=0, buffers=0),
             flops_per_step=sum(
                 layer.forward_flops + layer.backward_flops
                 for rows in rows_of
@@ -238,9 +230,7 @@ class _Planner:
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=tuple(step.notes),
         )
-        return msgspec.structs.replace(
-            plan, systems=tuple(_with_memory(plan, system, table) for system in systems)
-        )
+        return with_memory(plan, table.bodies)
 
     def _assemble(self, table: BodyTable, size: int, train: bool, recompute: bool) -> Assembled:
         def again(index: int, count: int) -> bool:
@@ -273,81 +263,6 @@ class _Planner:
                 at += 1
             ends.append(range(start, at if stage < len(stages) - 1 else len(layers)))
         return tuple(ends)
-
-
-def _with_memory(plan: Plan, system: System, table: BodyTable) -> System:
-    outside = frozenset(
-        {weight.name for record in plan.records for weight in record.weights}
-        | {name for name, _, _ in plan.inputs}
-        | {entry.name for entry in plan.globals}
-        | {"sample_fraction", "rng"}
-        | {name for call in plan.constants.values() if call for name in call.outputs}
-    )
-    loaded = [
-        index
-        for action in system.program
-        if isinstance(action, Load)
-        for index in plan.layers[system.rows[0]][action.layer].records
-    ]
-    if plan.mode is Mode.PIPELINED:
-        weights = sum(plan.records[index].stream_bytes for index in set(loaded))
-        gradients = sum(plan.records[index].gradient_bytes for index in set(loaded))
-    else:
-        weights = plan.slots * max((plan.records[index].stream_bytes for index in loaded), default=0)
-        gradients = gradient_slots(plan) * max(
-            (plan.records[index].gradient_bytes for index in loaded), default=0
-        )
-    constants = sum(_call_bytes(call, table) for call in plan.constants.values() if call)
-    sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
-    memory = system_memory(
-        system.program,
-        system.rows,
-        plan.layers,
-        table.bodies,
-        outside,
-        Sizes(
-            weights=weights,
-            gradients=gradients,
-            inputs=sample * sum(system.rows) * (1 + PREFETCH_BATCHES) + constants,
-        ),
-    )
-    return System(
-        replica=system.replica,
-        stage=system.stage,
-        rows=system.rows,
-        program=system.program,
-        evaluation=system.evaluation,
-        memory=memory,
-    )
-
-
-def gradient_slots(plan: Plan) -> int:
-    """Slots of a system's gradient ring: those a layer fills at once, and one on its way."""
-    layers = next(iter(plan.layers.values()))
-    record_of = {w.name: index for index, record in enumerate(plan.records) for w in record.weights}
-    most = max((len({record_of[g.weight] for g in layer.gradients}) for layer in layers), default=0)
-    return most + 1
-
-
-def _call_bytes(call: Call, table: BodyTable) -> int:
-    body = table.bodies[call.body]
-    return sum(body.type_of(index).nbytes for index in body.outputs)
-
-
-def _memoryx_memory(
-    records: tuple[Record, ...], options: PlanOptions, slots: int, systems: int, waits: bool
-) -> MemoryXMemory:
-    stored = sum(record.nbytes for record in records)
-    largest = max(record.nbytes for record in records)
-    casts = any(not record.streams_as_stored for record in records)
-    disk = options.store == "disk"
-    return MemoryXMemory(
-        store_ram=0 if disk else stored,
-        store_disk=stored if disk else 0,
-        slots=slots * max(record.stream_bytes for record in records) if disk or casts else 0,
-        gradients=sum(record.gradient_bytes for record in records) if waits else 0,
-        buffers=3 * largest if disk else 0,
-    )
 
 
 def _does_not_fit(best: Plan, options: PlanOptions) -> str:

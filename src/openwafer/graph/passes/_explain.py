@@ -80,7 +80,10 @@ def explain(error: Exception, trail: ModuleTrail) -> CaptureError:
         )
     else:
         why = f"cannot run on tensors without data: {kind}: {text.splitlines()[0] if text else ''}"
-        mend = "check that the module runs on one batch in plain PyTorch, and that every tensor it uses is a parameter, a buffer or an input"
+        mend = (
+            "check that the module runs on one batch in plain PyTorch, and that every tensor it uses is a parameter, "
+            "a buffer or an input"
+        )
     return CaptureError(f"{where}module {module!r} {why}; {mend}")
 
 

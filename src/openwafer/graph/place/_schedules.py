@@ -47,8 +47,9 @@ def weight_streaming(layers: Sequence[Layer], microbatches: int, train: bool) ->
 def pipelined(
     by_microbatch: Sequence[Sequence[Layer]], stages: Sequence[range], stage: int, train: bool
 ) -> tuple[Action, ...]:
-    """One stage of a pipeline, for microbatches whose layers are given one by one (sizes may differ). Its layers stay loaded, microbatches flow through (one forward, one backward in turn).
+    """One stage of a pipeline: its layers stay loaded, microbatches flow through, a forward and a backward in turn.
 
+    by_microbatch: the layers for each microbatch; their sizes may differ.
     Idle share of a step: (S-1)/(M+S-1) for S stages of equal time and M microbatches (Huang et al., GPipe, 2019;
     one-forward-one-backward keeps it and bounds kept activations by S, Narayanan et al., PipeDream-Flush, 2021).
     """

@@ -123,10 +123,10 @@ class MetricsFile:
         """Forget every report of a step after `step`, and every evaluation before training if it is 0."""
         self.close()
         if self._path.is_file():
-            lines = self._path.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if step > 0 and _belongs(line, step)]
-            if len(kept) < len(lines):
-                write_atomic(self._path, b"".join(kept))
+            data = self._path.read_bytes()
+            kept = b"".join(line + b"\n" for line in data.split(b"\n") if step > 0 and _belongs(line, step))
+            if kept != data:
+                write_atomic(self._path, kept)
         self._file = AppendFile(self._path)
 
     def close(self) -> None:
@@ -138,6 +138,6 @@ class MetricsFile:
 
 def _belongs(line: bytes, step: int) -> bool:
     try:
-        return line.endswith(b"\n") and decode(line).step <= step
+        return decode(line).step <= step
     except msgspec.MsgspecError:
         return False

@@ -1,0 +1,106 @@
+"""What travels in one step, and the room that it needs: read off the plan by whoever sizes, predicts or executes."""
+
+from __future__ import annotations
+
+from openwafer.artifact._plan import Layer, Load, Mode, Plan, SendGradients, SendValues, System
+from openwafer.base import round_up
+
+VALUE_ALIGN_BYTES = 64
+
+
+def systems_of_stage(plan: Plan, stage: int) -> list[int]:
+    """Indices of the systems that run a stage, in the order of their replicas: the leaves of the SwarmX tree."""
+    return [index for index, system in enumerate(plan.systems) if system.stage == stage]
+
+
+def layers_for(plan: Plan, size: int, train: bool) -> tuple[Layer, ...]:
+    """The layers for microbatches of `size` samples."""
+    return (plan.layers if train else plan.evaluation)[size]
+
+
+def load_order(plan: Plan, system: System, train: bool) -> tuple[int, ...]:
+    """Records in the order in which a system receives them in one step."""
+    layers = layers_for(plan, system.rows[0], train)
+    program = system.program if train else system.evaluation
+    return tuple(
+        record for action in program if isinstance(action, Load) for record in layers[action.layer].records
+    )
+
+
+def gradient_records(plan: Plan, layer: Layer) -> tuple[int, ...]:
+    """Records to whose gradients a layer adds, in the order in which a system sends them."""
+    return tuple(sorted({plan.record_of[gradient.weight] for gradient in layer.gradients}))
+
+
+def gradient_order(plan: Plan, system: System) -> tuple[tuple[int, int], ...]:
+    """(layer, record) of every gradient message of one step, in order."""
+    layers = layers_for(plan, system.rows[0], True)
+    return tuple(
+        (action.layer, record)
+        for action in system.program
+        if isinstance(action, SendGradients)
+        for record in gradient_records(plan, layers[action.layer])
+    )
+
+
+def streams_in_place(plan: Plan, record: int) -> bool:
+    """Whether systems read this record in MemoryX's own memory, so that it needs no slot."""
+    return plan.store == "ram" and plan.records[record].streams_as_stored
+
+
+def weight_slots(plan: Plan, stage: int) -> tuple[int, int]:
+    """(slots, bytes of each) of the ring that carries weights to the systems of a stage."""
+    system = plan.systems[systems_of_stage(plan, stage)[0]]
+    orders = [load_order(plan, system, train) for train in (True, False) if train or system.evaluation]
+    copied = {index for order in orders for index in order if not streams_in_place(plan, index)}
+    if not copied:
+        return 0, 0
+    slots = plan.slots if plan.mode is Mode.WEIGHT_STREAMING else max(len(order) for order in orders) + 1
+    return slots, max(plan.records[index].stream_bytes for index in copied)
+
+
+def gradient_slots(plan: Plan, system: int) -> tuple[int, int]:
+    """(slots, bytes of each) of a system's gradient ring: what it fills at once, and one on its way."""
+    entry = plan.systems[system]
+    order = gradient_order(plan, entry)
+    layers = layers_for(plan, entry.rows[0], True)
+    at_once = max((len(gradient_records(plan, layer)) for layer in layers), default=1)
+    slots = at_once + 1 if plan.mode is Mode.WEIGHT_STREAMING else len(order) + 1
+    return max(slots, 2), max((plan.records[record].gradient_bytes for _, record in order), default=4096)
+
+
+def value_slots(plan: Plan, members: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """For a replica's systems: (sender, receiver) -> (slots, bytes of each) of the rings between stages."""
+    by_stage = {plan.systems[index].stage: index for index in members}
+    out: dict[tuple[int, int], tuple[int, int]] = {}
+    for index in members:
+        system = plan.systems[index]
+        for train in (True, False):
+            if not train and not system.evaluation:
+                continue
+            sizes = _value_bytes(plan, system, train)
+            for action in system.program if train else system.evaluation:
+                if isinstance(action, SendValues):
+                    key = (index, by_stage[action.peer])
+                    need = sum(sizes[name] for name in action.values)
+                    slots, most = out.get(key, (min(plan.stages, len(system.rows)) + 1, 1))
+                    out[key] = (slots, max(most, need))
+    return out
+
+
+def _value_bytes(plan: Plan, system: System, train: bool) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for size in set(system.rows):
+        for layer in layers_for(plan, size, train):
+            for call in (layer.forward, layer.backward):
+                if call is not None:
+                    body = plan.body[call.body]
+                    for name, value in zip(call.outputs, body.outputs, strict=True):
+                        need = round_up(body.type_of(value).nbytes, VALUE_ALIGN_BYTES)
+                        sizes[name] = max(sizes.get(name, 0), need)
+    return sizes
+
+
+def record_buffers(plan: Plan) -> int:
+    """Record-sized buffers of a disk store's MemoryX: one per slot, one being updated, one being written."""
+    return plan.slots + 2 if plan.store == "disk" else 0
