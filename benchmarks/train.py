@@ -82,7 +82,7 @@ def resident(args: argparse.Namespace) -> dict:
     torch.manual_seed(0)
     module, loss_fn, vocabulary, positions = model(args.model)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, weight_decay=0.1, fused=True)
-    losses, times = [], []
+    losses, times, cpu = [], [], []
     for step in range(args.steps):
         inputs = batch_of(step, args.batch, vocabulary, positions)
         started = time.perf_counter()
@@ -99,7 +99,8 @@ def resident(args: argparse.Namespace) -> dict:
         optimizer.step()
         losses.append(total)
         times.append(time.perf_counter() - started)
-    return {"losses": losses, "times": times, "rss": peak_rss()}
+        cpu.append(time.process_time())
+    return {"losses": losses, "times": times, "cpu": _steps(cpu), "rss": peak_rss()}
 
 
 def wafer(args: argparse.Namespace) -> dict:
@@ -121,6 +122,12 @@ def wafer(args: argparse.Namespace) -> dict:
 
     folder = Path(tempfile.mkdtemp(dir=args.folder))
     times: list[float] = []
+    cpu: list[float] = []
+
+    def note(done) -> None:
+        times.append(done.seconds)
+        cpu.append(time.process_time())
+
     trainer = ow.Trainer(
         lambda: model(args.model)[0],
         weights=args.weights,
@@ -142,9 +149,7 @@ def wafer(args: argparse.Namespace) -> dict:
     source = Tokens()
     plan = trainer.plan(source)
     try:
-        result = trainer.fit(
-            source, steps=args.steps, keep_checkpoints=1, callbacks=[lambda done: times.append(done.seconds)]
-        )
+        result = trainer.fit(source, steps=args.steps, keep_checkpoints=1, callbacks=[note])
     finally:
         shutil.rmtree(folder)
     predicted = {
@@ -154,6 +159,7 @@ def wafer(args: argparse.Namespace) -> dict:
     return {
         "losses": list(result.losses),
         "times": times,
+        "cpu": _steps(cpu),
         "rss": peak_rss(),
         "predicted": predicted,
         "roles": result.peak_rss,
@@ -224,24 +230,35 @@ def run(args: argparse.Namespace, name: str, weights: str) -> dict:
 
 def show(args: argparse.Namespace, results: dict[str, list[dict]]) -> None:
     tokens = args.batch * SHAPES[args.model][4]
-    base = _median(results[args.contestants[0]])
+    base = _median(results[args.contestants[0]], "times")
+    base_cpu = _median(results[args.contestants[0]], "cpu")
     print(
         f"{args.model} {args.precision}, {tokens} tokens a step, {args.threads} threads, {args.rounds} round(s)"
     )
-    print(f"{'contestant':<24}{'s/step':>9}{'tok/s':>9}{'ratio':>8}{'RSS MB':>9}{'last loss':>12}")
+    print(
+        f"{'contestant':<24}{'s/step':>9}{'tok/s':>9}{'ratio':>8}{'CPU s/step':>12}{'ratio':>8}{'RSS MB':>9}{'last loss':>12}"
+    )
     for name, rounds in results.items():
-        seconds = _median(rounds)
+        seconds = _median(rounds, "times")
+        cpu = _median(rounds, "cpu")
         rss = max(entry["rss"] for entry in rounds) / 1e6
         print(
-            f"{name:<24}{seconds:>9.3f}{tokens / seconds:>9.0f}{base / seconds:>8.2f}{rss:>9.0f}"
+            f"{name:<24}{seconds:>9.3f}{tokens / seconds:>9.0f}{base / seconds:>8.2f}"
+            f"{cpu:>12.3f}{base_cpu / cpu:>8.2f}{rss:>9.0f}"
             f"{rounds[0]['losses'][-1]:>12.6f}"
         )
         if "predicted" in rounds[0]:
             print(f"    predicted bytes {rounds[0]['predicted']}, by role {rounds[0]['roles']}")
 
 
-def _median(rounds: list[dict]) -> float:
-    return statistics.median(time for entry in rounds for time in entry["times"][1:])
+def _steps(clock: list[float]) -> list[float]:
+    """Differences of a clock that was read after every step; the first step has none."""
+    return [0.0, *(after - before for before, after in zip(clock, clock[1:], strict=False))]
+
+
+def _median(rounds: list[dict], what: str) -> float:
+    """The first step of each round compiles and faults pages in: it does not count."""
+    return statistics.median(value for entry in rounds for value in entry[what][1:])
 
 
 if __name__ == "__main__":

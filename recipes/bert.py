@@ -49,7 +49,7 @@ class Shape:
 
 SIZES = {
     "tiny": Shape(layers=2, width=32, heads=2, seq_len=32, batch=4, steps=20, lr=3e-3),
-    "small": Shape(layers=4, width=192, heads=3, seq_len=128, batch=16, steps=300, lr=1e-3),
+    "small": Shape(layers=4, width=192, heads=3, seq_len=128, batch=16, steps=300, lr=5e-4),
     "base": Shape(layers=12, width=768, heads=12, seq_len=512, batch=64, steps=10_000, lr=2e-4),
     "large": Shape(layers=24, width=1024, heads=16, seq_len=512, batch=64, steps=10_000, lr=1e-4),
 }
@@ -85,7 +85,7 @@ def recipe(
     batch = shape.batch if batch is None else batch
     steps = shape.steps if steps is None else steps
     lr = shape.lr if lr is None else lr
-    schedule = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 20), steps=max(2, steps), end=lr / 10)
+    schedule = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 10), steps=max(2, steps), end=lr / 10)
     optimizer: UpdateRule = AdamW(lr=schedule, betas=(0.9, 0.98), weight_decay=0.01, decay="matrices")
     return RunConfig(
         name=f"bert-{size}",

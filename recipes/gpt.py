@@ -39,7 +39,7 @@ class Shape:
 
 SIZES = {
     "tiny": Shape(layers=2, width=32, heads=2, seq_len=32, batch=4, steps=20, lr=3e-3),
-    "small": Shape(layers=6, width=256, heads=4, seq_len=256, batch=8, steps=250, lr=1e-3),
+    "small": Shape(layers=6, width=256, heads=4, seq_len=256, batch=8, steps=200, lr=5e-4),
     "medium": Shape(layers=12, width=768, heads=12, seq_len=1024, batch=16, steps=5_000, lr=6e-4),
     "xl": Shape(layers=48, width=1600, heads=25, seq_len=1024, batch=32, steps=20_000, lr=2e-4),
     "8b": Shape(layers=32, width=4608, heads=36, seq_len=2048, batch=64, steps=50_000, lr=1.5e-4),
@@ -77,7 +77,7 @@ def recipe(
     batch = shape.batch if batch is None else batch
     steps = shape.steps if steps is None else steps
     lr = shape.lr if lr is None else lr
-    schedule = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 20), steps=max(2, steps), end=lr / 10)
+    schedule = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 10), steps=max(2, steps), end=lr / 10)
     optimizer: UpdateRule = AdamW(lr=schedule, betas=(0.9, 0.95), weight_decay=0.1, decay="matrices")
     return RunConfig(
         name=f"gpt-{size}",

@@ -71,7 +71,7 @@ SIZES = {
     ),
     "small": (
         Shape(layers=6, width=256, heads=8, kv_heads=4, hidden=704),
-        Schedule(seq_len=256, batch=8, steps=200, lr=1e-3),
+        Schedule(seq_len=256, batch=8, steps=200, lr=5e-4),
     ),
     "1b": (
         Shape(
@@ -155,7 +155,7 @@ def recipe(
     batch = schedule.batch if batch is None else batch
     steps = schedule.steps if steps is None else steps
     lr = schedule.lr if lr is None else lr
-    rate = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 20), steps=max(2, steps), end=lr / 10)
+    rate = WarmupCosine(peak=lr, warmup_steps=max(1, steps // 10), steps=max(2, steps), end=lr / 10)
     optimizer: UpdateRule = AdamW(lr=rate, betas=(0.9, 0.95), weight_decay=0.1, decay="matrices")
     return RunConfig(
         name=f"llama-{size}",

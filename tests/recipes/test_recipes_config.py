@@ -140,13 +140,22 @@ def test_a_config_is_derived_not_changed():
 def test_describe_shows_every_field_of_everything():
     """Nested rules and schedules, partials by argument name, functions by name, infinities as text."""
     rule = DynamicLossScale(clip_by_global_norm(AdamW(lr=Cosine(0.5, 0.0, 9)), 1.0))
-    config = minimal(optimizer=rule, metrics={"a": torch.mean, "b": lambda x: x}, cluster=LocalCluster(stall_s=float("inf")))
+    config = minimal(
+        optimizer=rule,
+        metrics={"a": torch.mean, "b": lambda x: x},
+        cluster=LocalCluster(stall_s=float("inf")),
+    )
 
     described = config.describe()
 
     assert list(described) == [field.name for field in dataclasses.fields(RunConfig)]
     assert list(described["cluster"])[1:] == [field.name for field in dataclasses.fields(LocalCluster)]
-    assert described["optimizer"]["rule"]["rule"]["lr"] == {"kind": "Cosine", "peak": 0.5, "end": 0.0, "steps": 9}
+    assert described["optimizer"]["rule"]["rule"]["lr"] == {
+        "kind": "Cosine",
+        "peak": 0.5,
+        "end": 0.0,
+        "steps": 9,
+    }
     assert described["model"] == {
         "kind": "torch.nn.modules.linear.Linear",
         "in_features": 2,

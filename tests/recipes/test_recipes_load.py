@@ -208,7 +208,12 @@ def test_a_recipe_must_return_a_config(write):
         ),
         ("def recipe(:\n    pass\n", 1, "def recipe(:", "SyntaxError: "),
         ("def recipe(size: Missing = 1): ...\n", 0, "", "NameError: name 'Missing' is not defined"),
-        ("import json\ndef recipe():\n    json.loads('[')\n", 3, "json.loads('[')", "JSONDecodeError: Expecting value"),
+        (
+            "import json\ndef recipe():\n    json.loads('[')\n",
+            3,
+            "json.loads('[')",
+            "JSONDecodeError: Expecting value",
+        ),
     ],
 )
 def test_an_exception_inside_shows_the_users_line(write, text, line, shown, reason):
@@ -223,7 +228,9 @@ def test_an_exception_inside_shows_the_users_line(write, text, line, shown, reas
     found = str(error.value)
     assert reason in found
     assert "Traceback" not in found
-    assert found.startswith(f"{path}:{head + line}: the recipe failed:" if line else f"{path}: the recipe failed:")
+    assert found.startswith(
+        f"{path}:{head + line}: the recipe failed:" if line else f"{path}: the recipe failed:"
+    )
     assert shown in found
 
 
@@ -244,7 +251,9 @@ def test_an_edited_recipe_is_read_anew(write):
 def test_a_recipe_imports_its_neighbours_and_its_classes_can_be_pickled(write):
     """As under `python my_recipe.py`; processes unpickle data sets that the recipe defines."""
     write("class Data:\n    pass\n", name="my_neighbour.py")
-    path = write("from my_neighbour import Data\nclass Own:\n    pass\ndef recipe(): return config(train=Own)\n")
+    path = write(
+        "from my_neighbour import Data\nclass Own:\n    pass\ndef recipe(): return config(train=Own)\n"
+    )
 
     factory = load_recipe(path).train
 
@@ -273,5 +282,7 @@ def test_a_failed_import_leaves_no_module(write):
 @pytest.mark.parametrize("name", ["gpt", "llama", "bert", "vit", "mnist"])
 def test_our_recipes_refuse_an_unknown_size_with_the_list(name):
     """The first thing that people try to change."""
-    with pytest.raises(InputError, match="there is no size 'enormous' of this recipe; take one of tiny, small"):
+    with pytest.raises(
+        InputError, match="there is no size 'enormous' of this recipe; take one of tiny, small"
+    ):
         load(name, size="enormous")

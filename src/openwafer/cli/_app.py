@@ -32,6 +32,9 @@ SystemMemory = Annotated[
     str | None, typer.Option(help="Memory of one system, for example 512MiB.", show_default=False)
 ]
 MemoryX = Annotated[str | None, typer.Option(help="ram, disk or disk:/path.", show_default=False)]
+MemoryXMemory = Annotated[
+    str | None, typer.Option("--memoryx-memory", help="RAM that a disk store may use.", show_default=False)
+]
 Execution = Annotated[
     str | None, typer.Option(help="auto, weight_streaming or pipelined.", show_default=False)
 ]
@@ -51,6 +54,7 @@ def train(
     systems: Systems = None,
     system_memory: SystemMemory = None,
     memoryx: MemoryX = None,
+    memoryx_memory: MemoryXMemory = None,
     execution: Execution = None,
     microbatch: Microbatch = None,
     recompute: Recompute = None,
@@ -66,15 +70,16 @@ def train(
     config = _configure(
         recipe,
         arguments,
-        systems,
-        system_memory,
-        memoryx,
-        execution,
+        folder,
         microbatch,
         recompute,
-        processes,
-        threads,
-        folder,
+        systems=systems,
+        system_memory=system_memory,
+        memoryx=memoryx,
+        memoryx_memory=memoryx_memory,
+        execution=execution,
+        processes=processes,
+        threads=threads,
     )
     result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
     if result.interrupted:
@@ -88,6 +93,7 @@ def plan(
     systems: Systems = None,
     system_memory: SystemMemory = None,
     memoryx: MemoryX = None,
+    memoryx_memory: MemoryXMemory = None,
     execution: Execution = None,
     microbatch: Microbatch = None,
     recompute: Recompute = None,
@@ -99,8 +105,19 @@ def plan(
     from openwafer.artifact import describe_plan, plan_to_json
     from openwafer.train import plan_config
 
-    config = _configure(recipe, arguments, systems, system_memory, memoryx, execution, microbatch, recompute)
-    made = plan_config(config)
+    config = _configure(
+        recipe,
+        arguments,
+        None,
+        microbatch,
+        recompute,
+        systems=systems,
+        system_memory=system_memory,
+        memoryx=memoryx,
+        memoryx_memory=memoryx_memory,
+        execution=execution,
+    )
+    made = plan_config(config, evaluate=json is not None)
     sys.stdout.write(describe_plan(made))
     if json is not None:
         json.write_bytes(plan_to_json(made))
@@ -133,16 +150,12 @@ def checkpoint(
 def _configure(
     recipe: Path,
     arguments: list[str] | None,
-    systems: int | None = None,
-    system_memory: str | None = None,
-    memoryx: str | None = None,
-    execution: str | None = None,
+    folder: Path | None = None,
     microbatch: str | None = None,
     recompute: str | None = None,
-    processes: bool | None = None,
-    threads: int | None = None,
-    folder: Path | None = None,
+    **cluster: Any,
 ) -> Any:
+    """The recipe's config, with the options that were given in place of its own."""
     from openwafer.train import load_recipe
 
     overrides = {}
@@ -154,15 +167,7 @@ def _configure(
             )
         overrides[key] = value
     config = load_recipe(recipe, **overrides)
-    changes: dict[str, Any] = {
-        "systems": systems,
-        "system_memory": system_memory,
-        "memoryx": memoryx,
-        "execution": execution,
-        "processes": processes,
-        "threads": threads,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in cluster.items() if value is not None}
     if microbatch is not None:
         changes["microbatch"] = (
             None if microbatch == "none" else int(microbatch) if microbatch.isdigit() else microbatch

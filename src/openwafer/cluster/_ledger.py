@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from openwafer.base import StallError, WaferError
-from openwafer.wire import Endpoints
+from openwafer.base import StallError
+from openwafer.wire import Aborted, Endpoints
 
 
 class Ledger:
@@ -74,7 +74,8 @@ class Ledger:
         with self._changed:
             while not ready():
                 if self._error is not None:
-                    raise WaferError(f"MemoryX stopped: {self._error}") from self._error
+                    # Aborted, because the thread that failed has reported its error already.
+                    raise Aborted(f"MemoryX stopped: {self._error}") from self._error
                 if not self._changed.wait(0.1):
                     self._ends.check()
                     waited += 0.1

@@ -23,13 +23,14 @@ import torch
 
 from openwafer.artifact import (
     Mode,
+    Record,
     gradient_order,
     load_order,
     record_buffers,
     streams_in_place,
     systems_of_stage,
 )
-from openwafer.base import PlanError, WaferError, logger
+from openwafer.base import PlanError, StallError, logger
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._job import (
     Job,
@@ -60,7 +61,7 @@ from openwafer.cluster.store import (
     aligned_buffer,
     load_checkpoint,
 )
-from openwafer.wire import Endpoints
+from openwafer.wire import Aborted, Endpoints
 
 GRADIENT = "/gradient"
 _Snapshot = tuple[SaveCheckpoint, dict[str, float]]
@@ -216,10 +217,8 @@ class MemoryXRole:
                     "in_place": False,
                     "globals": [[entry.name, value, entry.dtype] for entry, value in self._global_values()],
                 }
-                ahead = (
-                    step.train and self.reads_ahead and self.trained[index] and last_use[index] == position
-                )
-                self._send(writer, index, token, ahead)
+                last = step.train and last_use[index] == position
+                self._send(writer, index, token, last and self.reads_ahead and self.trained[index])
         writer.drain(self.job.stall_s)
 
     def _global_values(self) -> list[tuple[Any, float]]:
@@ -233,33 +232,33 @@ class MemoryXRole:
             writer.commit_reference(token, record.weight_bytes)
             return
         slot = writer.acquire(self.job.stall_s)
-        started = time.monotonic()
-        held: memoryview | None = None
-        if ahead:
-            held = self._take_buffer()
-            source = self.store.read(index, held)
-        elif self.plan.store == "disk" and record.streams_as_stored:
+        kept = self.store.memory(index)
+        if kept is None and record.streams_as_stored and not ahead:
+            started = time.monotonic()
             self.store.weights(index, slot[: record.weight_bytes])
             self._span("memoryx stream", f"read {record.name}", started)
-            writer.commit(token, record.stream_bytes)
-            return
-        elif self.plan.store == "disk":
-            held = self._take_buffer()
-            source = self.store.weights(index, held)
+        elif kept is not None:
+            self._cast(record, kept, slot)
         else:
-            source = self.store.weights(index, None)
-        read = time.monotonic()
+            held = self._take_buffer()
+            started = time.monotonic()
+            source = self.store.read(index, held) if ahead else self.store.weights(index, held)
+            self._span("memoryx stream", f"read {record.name}", started)
+            self._cast(record, source, slot)
+            if ahead:
+                with self._ahead_lock:
+                    self._ahead[index] = held
+            else:
+                self._buffers.put(held)
+        writer.commit(token, record.stream_bytes)
+
+    def _cast(self, record: Record, source: memoryview, slot: memoryview) -> None:
+        """Copy a record's weights into a slot, in the dtypes that systems compute with."""
+        started = time.monotonic()
         stored = stored_weights(record, source)
         for name, target in streamed_weights(record, slot).items():
             target.copy_(stored[name])
-        self._span("memoryx stream", f"read {record.name}", started, read)
-        self._span("memoryx stream", f"cast {record.name}", read)
-        if held is not None and ahead:
-            with self._ahead_lock:
-                self._ahead[index] = held
-        elif held is not None:
-            self._buffers.put(held)
-        writer.commit(token, record.stream_bytes)
+        self._span("memoryx stream", f"cast {record.name}", started)
 
     def _take_buffer(self) -> memoryview:
         waited = 0.0
@@ -270,9 +269,9 @@ class MemoryXRole:
                 self.ends.check()
                 waited += 0.5
                 if self.ledger._error is not None:
-                    raise WaferError(str(self.ledger._error)) from self.ledger._error
+                    raise Aborted(f"MemoryX stopped: {self.ledger._error}") from self.ledger._error
                 if waited > self.job.stall_s:
-                    raise WaferError(
+                    raise StallError(
                         f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped"
                     ) from None
 
@@ -388,12 +387,13 @@ class MemoryXRole:
 
     def _end(self, step: Step, stage: int) -> None:
         """The last stage to get here closes the step."""
+        # A stage without gradients (all its weights frozen) must not run ahead and count for a later step.
+        self._begin(step)
         with self._step_lock:
             self._gradients_seen += 1
             if self._gradients_seen < self.plan.stages:
                 return
             self._gradients_seen = 0
-        self._begin(step)
         self.updater.across()
         if self.waits:
             for index in self._apply_order():

@@ -54,7 +54,7 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     loss_sum: float | None
     metric_sums: dict[str, float]
     bad_layer: str
-    """First layer whose output was not finite, when the loss is not."""
+    """Where values stopped being finite, when the loss is not: an input, or the first such layer."""
     compute_s: float
     weights_wait_s: float
     gradients_wait_s: float

@@ -6,6 +6,7 @@ stage (pipelined). Which, and in what order, its program says; this file only ca
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from openwafer.cluster._job import Job, memoryx, system_role
 from openwafer.cluster._kernels import Kernels, mix
 from openwafer.cluster._matmul import matmul_kernels
 from openwafer.cluster._memory import gradients as gradient_views
-from openwafer.cluster._memory import peak_rss, stored_weights, streamed_weights, view
+from openwafer.cluster._memory import is_finite, peak_rss, stored_weights, streamed_weights, view
 from openwafer.cluster._messages import Command, Ended, Ready, Result, Span, Step, Stop
 from openwafer.wire import Endpoints
 
@@ -302,8 +303,8 @@ class _StepRun:
             if name == loss:
                 value = float(alive[name])
                 self.loss_sum = (self.loss_sum or 0.0) + value * rows
-                if value != value and not self.bad_layer:
-                    self.bad_layer = layer.name
+                if not math.isfinite(value) and not self.bad_layer:
+                    self.bad_layer = self._first_bad(microbatch, layer, infinity=math.isinf(value))
         for metric in self.plan.metrics if self.train else self.plan.evaluation_metrics:
             if metric.value in call.outputs:
                 before = self.metric_sums.get(metric.label, 0.0)
@@ -312,6 +313,25 @@ class _StepRun:
             for buffer, made in self.plan.buffers:
                 if made in call.outputs:
                     self.buffers[buffer] = alive[made]
+
+    def _first_bad(self, microbatch: int, loss_layer: Layer, infinity: bool) -> str:
+        """Where it began, as far as the values that are still alive tell: an input, else the first such layer.
+
+        infinity: look for that too; a mask of -inf is no fault when the loss is NaN.
+        """
+        alive = self.values[microbatch]
+
+        def is_bad(name: str) -> bool:
+            value = alive.get(name)
+            return isinstance(value, torch.Tensor) and not is_finite(value, infinity=not infinity)
+
+        for name, _, _ in self.plan.inputs:
+            if is_bad(name):
+                return f"the input {name!r}"
+        for layer in self._layers(microbatch):
+            if any(is_bad(name) for name in layer.forward.outputs):
+                return f"the output of {layer.name}"
+        return f"the output of {loss_layer.name}"
 
     def _add_gradients(self, microbatch: int, layer: Layer) -> None:
         alive = self.values[microbatch]

@@ -34,6 +34,8 @@ class LocalCluster:
     """Budget of one system, in bytes or as `512MiB`; None: no budget."""
     memoryx: str = "ram"
     """Where weights and optimizer state live: `ram`, `disk` (in the run folder) or `disk:/path`."""
+    memoryx_memory: int | str | None = None
+    """RAM that a disk store may use: what its buffers leave keeps whole layers there. None: buffers only."""
     execution: Execution = "auto"
     microbatch: int | Literal["auto"] | None = "auto"
     """Samples per microbatch; None: the whole share of a system at once."""
@@ -57,6 +59,10 @@ class LocalCluster:
         if self.system_memory is not None and parse_bytes(self.system_memory) <= 0:
             raise InputError(
                 f"LocalCluster: system_memory is {self.system_memory!r}; give a size such as 512MiB, or None"
+            )
+        if self.memoryx_memory is not None and parse_bytes(self.memoryx_memory) <= 0:
+            raise InputError(
+                f"LocalCluster: memoryx_memory is {self.memoryx_memory!r}; give a size such as 2GiB, or None"
             )
         kind, colon, folder = self.memoryx.partition(":")
         if kind not in ("ram", "disk") or (colon and (kind == "ram" or not folder)):
@@ -85,6 +91,11 @@ class LocalCluster:
     def system_memory_bytes(self) -> int | None:
         """The budget of one system in bytes, or None for no budget."""
         return None if self.system_memory is None else parse_bytes(self.system_memory)
+
+    @property
+    def memoryx_memory_bytes(self) -> int | None:
+        """The RAM of a disk store in bytes, or None for its buffers only."""
+        return None if self.memoryx_memory is None else parse_bytes(self.memoryx_memory)
 
     @property
     def store(self) -> Literal["ram", "disk"]:

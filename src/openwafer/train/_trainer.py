@@ -176,6 +176,7 @@ class Trainer:
                 microbatch=self.cluster.microbatch,
                 system_memory=self.cluster.system_memory_bytes,
                 store=self.cluster.store,
+                memoryx_memory=self.cluster.memoryx_memory_bytes,
                 recompute=self.cluster.recompute,
                 evaluate=evaluate,
             ),
@@ -226,7 +227,7 @@ class Trainer:
             if config is not None
             else {"name": self.name, "seed": self.seed, "precision": self.precision}
         )
-        if resume and not list_checkpoints(RunFolder(self.folder).checkpoints):
+        if resume and not overwrite and not list_checkpoints(RunFolder(self.folder).checkpoints):
             raise InputError(
                 f"{self.folder} has no checkpoint to go on from; leave --resume away to start a run there, or name the "
                 "folder of an earlier run (--folder)"
@@ -274,9 +275,9 @@ def fit_config(
     )
 
 
-def plan_config(config: RunConfig) -> Plan:
-    """The plan of what a recipe describes."""
-    return Trainer.from_config(config).plan(config.train(), evaluate=config.eval is not None)
+def plan_config(config: RunConfig, *, evaluate: bool = False) -> Plan:
+    """The plan of what a recipe describes; with `evaluate` also how evaluation runs, if the recipe has any."""
+    return Trainer.from_config(config).plan(config.train(), evaluate=evaluate and config.eval is not None)
 
 
 def load_into(module: nn.Module, checkpoint: str | Path) -> None:
@@ -332,6 +333,7 @@ class _Run:
         self.fail = fail
         self.log = logger("trainer")
         self.notes: list[str] = []
+        self.kernels: dict[str, str] = {}
         self.losses: dict[int, float] = {}
         self.eval_losses: dict[int, float] = {}
         self.timeline = Timeline()
@@ -359,7 +361,10 @@ class _Run:
         choices: dict[str, str] = {}
         cluster = self.trainer.cluster
         if cluster.matmul == "auto" and cluster.device == "cpu":
-            choices = choose_kernels(self.plan.body.values(), cluster.threads_per_system)
+            # What a run began with it goes on with: another kernel adds in another order.
+            known = Checkpoint.open(start).extra.get("kernels", {})
+            choices = choose_kernels(self.plan.body.values(), cluster.threads_per_system) | known
+            self.kernels = choices
         begun = time.monotonic()
         with (
             self._interruptible(),
@@ -387,8 +392,7 @@ class _Run:
                     recoveries += 0 if Checkpoint.open(latest).step > Checkpoint.open(start).step else 1
                     start = latest
                     self.fail = ""
-                    reporter.note(f"{error}")
-                    reporter.note(f"Going on from {latest.name}")
+                    reporter.note(f"{str(error).partition(';')[0]}; going on from {latest.name}")
             self._finish(reporter, begun, first)
         done = sorted(self.losses)
         return FitResult(
@@ -497,7 +501,11 @@ class _Run:
             yield self._save(step)
 
     def _save(self, step: int) -> SaveCheckpoint:
-        extra: dict[str, object] = {"data": self.train.state(step), "seed": self.trainer.seed}
+        extra: dict[str, object] = {
+            "data": self.train.state(step),
+            "seed": self.trainer.seed,
+            "kernels": self.kernels,
+        }
         return SaveCheckpoint(step=step, folder=str(self.folder.checkpoints), extra=encode_extra(extra))
 
     def _batches(self, replica: int) -> BatchFunction:
@@ -532,11 +540,7 @@ class _Run:
         if not math.isfinite(done.loss):
             raise NumericsError(
                 f"the loss is {done.loss} at step {done.step + 1}"
-                + (
-                    f"; the first layer whose output is not finite is {done.bad_layer}"
-                    if done.bad_layer
-                    else ""
-                )
+                + (f"; what first ceased to be finite is {done.bad_layer}" if done.bad_layer else "")
                 + self._numerics_advice()
             )
         self.losses[done.step] = done.loss
@@ -616,7 +620,9 @@ class _Run:
                 raise KeyboardInterrupt
             self.stopping.set()
             # Not through the reporter: the signal may have come in the middle of one of its lines.
-            os.write(2, b"\nCtrl-C: ending after the steps in hand, with a checkpoint; once more ends at once\n")
+            os.write(
+                2, b"\nCtrl-C: ending after the steps in hand, with a checkpoint; once more ends at once\n"
+            )
 
         before = signal.signal(signal.SIGINT, on_interrupt)
         try:

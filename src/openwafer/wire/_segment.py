@@ -95,9 +95,16 @@ class Segment:
         return Segment, (self.name, self.nbytes, self._descriptor)
 
     def _map(self) -> None:
-        fd = -1 if self._descriptor is None else self._descriptor.fileno()
+        size = round_up(self.nbytes, PAGE_BYTES)
         try:
-            pages = mmap.mmap(fd, round_up(self.nbytes, PAGE_BYTES))
+            if self._descriptor is not None:
+                pages = mmap.mmap(self._descriptor.fileno(), size)
+            else:
+                # Private, so that it counts as this process's data (RLIMIT_DATA); forked workers of a
+                # data loader get none of it, else every page that changes would be copied for them.
+                pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                if hasattr(mmap, "MADV_DONTFORK"):
+                    pages.madvise(mmap.MADV_DONTFORK)
         except OSError as error:
             raise _no_room(self.name, self.nbytes, error) from error
         self._view = memoryview(pages)[: self.nbytes]

@@ -32,8 +32,19 @@ _NO_DIRECT = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def aligned_buffer(nbytes: int) -> memoryview:
-    """Zeroed, page-aligned memory, as direct I/O needs it; freed with the last view of it."""
-    return memoryview(mmap.mmap(-1, max(round_up(nbytes, PAGE_BYTES), PAGE_BYTES)))[:nbytes]
+    """Zeroed, page-aligned memory of this process, as direct I/O needs it; freed with the last view of it.
+
+    Raises StorageError if there is not that much.
+    """
+    size = max(round_up(nbytes, PAGE_BYTES), PAGE_BYTES)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise StorageError(
+            f"a buffer of {format_bytes(size)} of memory is not to be had ({error.strerror}); split the model into "
+            "smaller layers, or give the process more memory"
+        ) from error
+    return memoryview(pages)[:nbytes]
 
 
 def flat(buffer: memoryview) -> memoryview:

@@ -20,7 +20,7 @@ from openwafer.artifact import (
 from openwafer.base import PlanError, format_bytes
 from openwafer.graph.ir import StepGraph
 from openwafer.graph.passes import Assembled, BodyTable, assemble
-from openwafer.graph.perf import with_memory
+from openwafer.graph.perf import with_cache, with_memory
 from openwafer.graph.place import (
     bubble,
     pipelined,
@@ -46,6 +46,8 @@ class PlanOptions:
     system_memory: int | None = None
     """Budget of one system in bytes."""
     store: Literal["ram", "disk"] = "ram"
+    memoryx_memory: int | None = None
+    """Bytes of RAM that a disk store may use; what its buffers leave keeps whole records."""
     recompute: bool | Literal["auto"] = "auto"
     evaluate: bool = True
     prefetch_layers: int = 1
@@ -230,7 +232,7 @@ class _Planner:
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=tuple(step.notes),
         )
-        return with_memory(plan, table.bodies)
+        return with_memory(with_cache(plan, options.memoryx_memory), table.bodies)
 
     def _assemble(self, table: BodyTable, size: int, train: bool, recompute: bool) -> Assembled:
         def again(index: int, count: int) -> bool:

@@ -132,12 +132,7 @@ def _make_layers(
         touched |= {record_of[name] for _, name in contributions}
         layers.append(
             Layer(
-                name=_layer_name(
-                    index,
-                    [name for name in used if name in record_of and len(touched) == 1],
-                    touched,
-                    records,
-                ),
+                name=records[min(touched)].name if touched else f"layer{index}",
                 records=tuple(sorted(touched)),
                 forward=forward_call,
                 backward=backward_call,
@@ -183,10 +178,9 @@ def _make_records(step: StepGraph, forward: ForwardLayers) -> tuple[Record, ...]
         members = groups[key]
         if not members:
             continue
-        prefix = _common_prefix(members)
         records.append(
             make_record(
-                prefix or (f"layer{key[0]}" if len(key) == 1 else "shared" if key else "unused"),
+                _common_prefix(members) or _largest(step, members),
                 [_weight_entry(step, name) for name in members],
                 [
                     (f"{name}/{state}", step.type_of(node))
@@ -204,6 +198,13 @@ def _weight_entry(step: StepGraph, name: str) -> tuple[str, TensorType, str, boo
     return name, step.type_of(stored), step.type_of(read).dtype, name in step.gradients
 
 
+def _largest(step: StepGraph, names: list[str]) -> str:
+    """What to call weights of several modules: the module of the largest."""
+    nodes = {**step.weights, **step.buffers}
+    largest = max(names, key=lambda name: step.type_of(nodes[name]).nbytes)
+    return largest.rpartition(".")[0] or largest
+
+
 def _common_prefix(names: list[str]) -> str:
     parts = [name.split(".") for name in names]
     common = []
@@ -212,9 +213,3 @@ def _common_prefix(names: list[str]) -> str:
             break
         common.append(column[0])
     return ".".join(common)
-
-
-def _layer_name(index: int, own: list[str], touched: set[int], records: tuple[Record, ...]) -> str:
-    if own:
-        return _common_prefix(own) or f"layer{index}"
-    return records[min(touched)].name if touched else f"layer{index}"

@@ -12,6 +12,7 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from openwafer.base import CaptureError
+from openwafer.graph.ir import is_view, op_name
 
 aten = torch.ops.aten
 
@@ -46,6 +47,7 @@ def clean(
     weights, rng: positions among `inputs` of the trainable weights and of the random key.
     """
     # 1. functionalise, so that a node's value never changes after it is made
+    _rewrite_fresh_writes(traced.graph)
     if any(_mutates(node) for node in traced.graph.nodes):
         with mode, fx_traceback.preserve_node_meta():
             traced = make_fx(functionalize(fx.Interpreter(traced).run), tracing_mode="real")(*inputs)
@@ -62,6 +64,45 @@ def clean(
     _share_repeats(graph, {node for position, node in enumerate(placeholders) if position not in weights})
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     return traced
+
+
+def _rewrite_fresh_writes(graph: fx.Graph) -> None:
+    """`op_(x)` becomes `op(x)` where x was just made and nothing views it: what norms and dropout do.
+
+    This spares most models the second trace that functionalisation in general needs.
+    """
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not _mutates(node):
+            continue
+        written = node.args[0]
+        functional = _functional(node.target)
+        if functional is None or not isinstance(written, fx.Node):
+            continue
+        if written.op != "call_function" or op_name(written) == "getitem" or is_view(written):
+            continue
+        if any(is_view(user) and order[user] < order[node] for user in written.users):
+            continue
+        if node.meta["val"].dtype != written.meta["val"].dtype:
+            continue
+        node.target = functional
+        for user in list(written.users):
+            if order[user] > order[node]:
+                user.replace_input_with(written, node)
+
+
+def _functional(target: Any) -> Any:
+    """The operator that returns what `target` writes into its first argument, if the two differ in nothing else."""
+    if target is aten.bernoulli_.float:
+        return aten.bernoulli.p
+    name = target._schema.name.split("::")[1]
+    arguments = [argument for argument in target._schema.arguments]
+    if not name.endswith("_") or sum(bool(a.alias_info and a.alias_info.is_write) for a in arguments) != 1:
+        return None
+    found = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
+    if found is None or [a.name for a in found._schema.arguments] != [a.name for a in arguments]:
+        return None
+    return found
 
 
 def _mutates(node: fx.Node) -> bool:

@@ -23,6 +23,7 @@ from openwafer.artifact import (
     streams_in_place,
     weight_slots,
 )
+from openwafer.base import PlanError, format_bytes
 from openwafer.graph.perf._memory import Sizes, system_memory
 
 BATCHES_HELD = 3
@@ -36,6 +37,30 @@ def with_memory(plan: Plan, bodies: Mapping[str, Body]) -> Plan:
         for index, system in enumerate(plan.systems)
     )
     return msgspec.structs.replace(plan, systems=systems, memoryx=_memoryx(plan))
+
+
+def with_cache(plan: Plan, memoryx_memory: int | None) -> Plan:
+    """The plan with as many records of a disk store kept in RAM as the budget has room for, beside the buffers.
+
+    Every record saves the same traffic per byte, so they are taken from the end of the model until the room is used:
+    the update of the last layers is then the first to be over.
+
+    Raises PlanError if the budget is too small for the buffers alone.
+    """
+    if memoryx_memory is None or plan.store != "disk":
+        return plan
+    room = memoryx_memory - _memoryx(plan).ram
+    if room < 0:
+        raise PlanError(
+            f"MemoryX needs {format_bytes(_memoryx(plan).ram)} for buffers and waiting gradients, but memoryx_memory is "
+            f"{format_bytes(memoryx_memory)}; raise it, or leave it out to keep nothing in RAM"
+        )
+    kept = []
+    for index in reversed(range(len(plan.records))):
+        if plan.records[index].nbytes <= room:
+            kept.append(index)
+            room -= plan.records[index].nbytes
+    return msgspec.structs.replace(plan, cached=tuple(sorted(kept)))
 
 
 def _system(plan: Plan, index: int, bodies: Mapping[str, Body]) -> SystemMemory:
@@ -80,6 +105,7 @@ def _call_bytes(call: Call, bodies: Mapping[str, Body]) -> int:
 
 def _memoryx(plan: Plan) -> MemoryXMemory:
     stored = sum(record.nbytes for record in plan.records)
+    cached = sum(plan.records[index].nbytes for index in plan.cached)
     disk = plan.store == "disk"
     # Gradients that wait: for all others (clipping), or for the other uses of a tied weight.
     first = [system for system in plan.systems if system.replica == 0]
@@ -90,7 +116,7 @@ def _memoryx(plan: Plan) -> MemoryXMemory:
         if plan.update.waits or count > 1
     )
     return MemoryXMemory(
-        store_ram=0 if disk else stored,
+        store_ram=cached if disk else stored,
         store_disk=stored if disk else 0,
         gradients=kept,
         buffers=record_buffers(plan) * max(record.nbytes for record in plan.records),

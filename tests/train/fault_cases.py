@@ -1,0 +1,134 @@
+"""What the fault tests share: a small model, data that can misbehave, and a run of both."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from openwafer.cluster.store import Checkpoint
+from openwafer.train import LocalCluster, Trainer
+from openwafer.train.data import Batch, BatchSource
+from openwafer.train.optim import SGD, AdamW, UpdateRule
+
+BATCH, FEATURES = 8, 8
+ADAMW = AdamW(lr=1e-2)
+CLIFF = SGD(lr=1e38)
+"""One update from a finite loss to weights that no float32 holds."""
+
+
+class Numbers(BatchSource):
+    """Batches (x [B, F], y [B, 4]) made of their step's number; pickles, so that an input process may read it.
+
+    nan_at: the step whose target holds a NaN. fail_at: the step whose batch cannot be made.
+    """
+
+    def __init__(self, nan_at: int = -1, fail_at: int = -1) -> None:
+        self.nan_at, self.fail_at = nan_at, fail_at
+
+    @property
+    def batch_size(self) -> int:
+        return BATCH
+
+    @property
+    def samples(self) -> None:
+        return None
+
+    @property
+    def steps_per_epoch(self) -> None:
+        return None
+
+    def batch(self, step: int) -> Batch:
+        if step == self.fail_at:
+            raise ValueError("sample 17 is unreadable")
+        generator = torch.Generator().manual_seed(step)
+        x, y = torch.randn(BATCH, FEATURES, generator=generator), torch.randn(BATCH, 4, generator=generator)
+        if step == self.nan_at:
+            y[3, 1] = float("nan")
+        return x, y
+
+
+def mlp(width: int = 16) -> nn.Module:
+    """Three layers with weights."""
+    return nn.Sequential(
+        nn.Linear(FEATURES, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
+    )
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """The loss."""
+    return nn.functional.mse_loss(output, target)
+
+
+def trainer(
+    folder: Path, optimizer: UpdateRule = ADAMW, model: Callable[[], nn.Module] = mlp, **cluster: Any
+) -> Trainer:
+    """A run of the MLP that says nothing on the console, streamed, on ATen's kernels, as threads."""
+    options = {"processes": False, "execution": "weight_streaming", "matmul": "torch", "threads": 1}
+    return Trainer(
+        model,
+        optimizer=optimizer,
+        loss=squared_error,
+        cluster=LocalCluster(**{**options, **cluster}),
+        folder=folder,
+        name="faults",
+        console=Console(file=io.StringIO()),
+    )
+
+
+def same_tensors(left: Path, right: Path) -> bool:
+    """Whether two checkpoints hold the same weights and optimizer state, bit for bit."""
+    a, b = Checkpoint.open(left, verify=True), Checkpoint.open(right, verify=True)
+    return a.types == b.types and all(
+        torch.equal(a.tensor(name).view(torch.uint8), b.tensor(name).view(torch.uint8))
+        for name in a.types
+        if a.tensor(name).dim()
+    )
+
+
+def is_finite(checkpoint: Path) -> bool:
+    """Whether no tensor of a checkpoint holds NaN or infinity."""
+    opened = Checkpoint.open(checkpoint, verify=True)
+    return all(bool(torch.isfinite(opened.tensor(name)).all()) for name in opened.types)
+
+
+def kill_role(name: str) -> None:
+    """End the process of a role as the kernel does when memory runs out."""
+    pids = [child.pid for child in multiprocessing.active_children() if child.name == name]
+    assert len(pids) == 1, f"{name} is {len(pids)} processes"
+    os.kill(pids[0], signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """True while the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Every process below this one."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *children_of(int(child))]
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Return the seconds until `condition` held; fail if that is more than `timeout_s`."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < timeout_s, f"after {timeout_s} s still not: {what}"
+        time.sleep(0.02)
+    return time.monotonic() - start
