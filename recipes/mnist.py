@@ -64,11 +64,9 @@ def recipe(
         raise InputError(f"there is no optimizer {optimizer!r} of this recipe; take sgd or adam")
     shape = SIZES[size]
     steps = shape.steps if steps is None else steps
-    rule: UpdateRule
-    if optimizer == "sgd":
-        rule = SGD(lr=0.1 if lr is None else lr, momentum=0.9)
-    else:
-        rule = Adam(lr=1e-3 if lr is None else lr)
+    if lr is None:
+        lr = 0.1 if optimizer == "sgd" else 1e-3
+    rule: UpdateRule = SGD(lr=lr, momentum=0.9) if optimizer == "sgd" else Adam(lr=lr)
     return RunConfig(
         name=f"mnist-{size}",
         model=partial(Mlp, 8 * 8 if data is None else 28 * 28, shape.hidden),

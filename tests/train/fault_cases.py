@@ -69,15 +69,24 @@ def squared_error(output: Tensor, target: Tensor) -> Tensor:
     return nn.functional.mse_loss(output, target)
 
 
+def steep_error(output: Tensor, target: Tensor) -> Tensor:
+    """The same loss with gradients that CLIFF turns into infinite weights."""
+    return 1e4 * nn.functional.mse_loss(output, target)
+
+
 def trainer(
-    folder: Path, optimizer: UpdateRule = ADAMW, model: Callable[[], nn.Module] = mlp, **cluster: Any
+    folder: Path,
+    optimizer: UpdateRule = ADAMW,
+    model: Callable[[], nn.Module] = mlp,
+    loss: Callable[..., Tensor] = squared_error,
+    **cluster: Any,
 ) -> Trainer:
     """A run of the MLP that says nothing on the console, streamed, on ATen's kernels, as threads."""
     options = {"processes": False, "execution": "weight_streaming", "matmul": "torch", "threads": 1}
     return Trainer(
         model,
         optimizer=optimizer,
-        loss=squared_error,
+        loss=loss,
         cluster=LocalCluster(**{**options, **cluster}),
         folder=folder,
         name="faults",

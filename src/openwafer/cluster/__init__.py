@@ -1,5 +1,6 @@
 """The roles of the cluster: MemoryX, SwarmX, System, input worker, and the coordinator of a job."""
 
+from openwafer.cluster._calibrate import measure_bodies, measure_disk
 from openwafer.cluster._coordinator import CheckpointDone, Coordinator, StepDone, encode_extra
 from openwafer.cluster._inputs import BatchFunction
 from openwafer.cluster._job import Job
@@ -17,4 +18,6 @@ __all__ = [
     "StepDone",
     "choose_kernels",
     "encode_extra",
+    "measure_bodies",
+    "measure_disk",
 ]

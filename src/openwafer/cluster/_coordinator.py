@@ -184,7 +184,8 @@ class Coordinator:
 
     def _start(self, batches: Batches, processes: bool, input_processes: bool) -> None:
         data = encode_job(self.job)
-        for name in self._names():
+        # Input workers first: theirs is what may not pickle.
+        for name in sorted(self._names(), key=lambda name: not name.startswith("input")):
             kind = name.rstrip("0123456789")
             index = int(name[len(kind) :] or 0)
             apart = processes and (kind != "input" or input_processes)

@@ -136,8 +136,9 @@ class _StepRun:
         self.weights: dict[str, torch.Tensor] = {}
         self.users: dict[int, int] = {}
         self.tickets: dict[int, int] = {}
-        self.slots: dict[int, dict[str, torch.Tensor]] = {}
-        self.filled: dict[int, set[str]] = {}
+        self.slots: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
+        """Gradient slots by (layer, record)."""
+        self.filled: dict[tuple[int, int], set[str]] = {}
         self.buffers: dict[str, torch.Tensor] = {}
         self.loss_sum: float | None = None
         self.metric_sums: dict[str, float] = {}
@@ -258,7 +259,7 @@ class _StepRun:
         if isinstance(action, Forward):
             self._take_results(microbatch, layer, call)
         else:
-            self._add_gradients(microbatch, layer)
+            self._add_gradients(microbatch, action.layer)
 
     def _dying(self, action: Forward | Backward) -> tuple[str, ...]:
         position = self._position(action)
@@ -333,28 +334,30 @@ class _StepRun:
                 return f"the output of {layer.name}"
         return f"the output of {loss_layer.name}"
 
-    def _add_gradients(self, microbatch: int, layer: Layer) -> None:
+    def _add_gradients(self, microbatch: int, index: int) -> None:
         alive = self.values[microbatch]
-        # The ring commits slots in the order of their acquisition.
+        layer = self._layers(microbatch)[index]
+        # The ring commits slots in the order of their acquisition, which is the order in which layers send: so layers of
+        # one record have slots of their own.
         for record in gradient_records(self.plan, layer):
-            if record not in self.slots:
+            if (index, record) not in self.slots:
                 with self._span("wait gradient slot", "gradients"):
                     slot = self.role.ends.writer("gradients").acquire(self.role.job.stall_s)
-                self.slots[record] = gradient_views(self.plan.records[record], slot)
-                self.filled[record] = set()
+                self.slots[index, record] = gradient_views(self.plan.records[record], slot)
+                self.filled[index, record] = set()
         for gradient in layer.gradients:
-            record = self.role._record_of[gradient.weight]
-            target = self.slots[record][gradient.weight]
-            if gradient.weight in self.filled[record]:
+            key = index, self.role._record_of[gradient.weight]
+            target = self.slots[key][gradient.weight]
+            if gradient.weight in self.filled[key]:
                 target.add_(alive[gradient.value])
             else:
                 target.copy_(alive[gradient.value])
-                self.filled[record].add(gradient.weight)
+                self.filled[key].add(gradient.weight)
 
     def _send_gradients(self, layer: int) -> None:
         for record in gradient_records(self.plan, self._layers()[layer]):
-            views = self.slots.pop(record)
-            filled = self.filled.pop(record)
+            views = self.slots.pop((layer, record))
+            filled = self.filled.pop((layer, record))
             for name, target in views.items():
                 if name not in filled:
                     target.zero_()

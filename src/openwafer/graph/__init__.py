@@ -3,14 +3,17 @@
 from openwafer.graph.driver import PlanOptions, plan_job
 from openwafer.graph.ir import StepGraph
 from openwafer.graph.passes import Precision, StepFunction, UpdateRule, capture, gradient_name
+from openwafer.graph.perf import StepTime, predict_step
 
 __all__ = [
     "PlanOptions",
     "Precision",
     "StepFunction",
     "StepGraph",
+    "StepTime",
     "UpdateRule",
     "capture",
     "gradient_name",
     "plan_job",
+    "predict_step",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from openwafer.artifact import Plan, describe_plan, plan_to_json
-from openwafer.base import CheckpointError, InputError, NumericsError, RoleLost, logger
+from openwafer.base import CheckpointError, InputError, NumericsError, RoleLost, format_bytes, logger
 from openwafer.cluster import (
     BatchFunction,
     CheckpointDone,
@@ -29,6 +30,8 @@ from openwafer.cluster import (
     StepDone,
     choose_kernels,
     encode_extra,
+    measure_bodies,
+    measure_disk,
 )
 from openwafer.cluster.store import (
     Checkpoint,
@@ -39,7 +42,7 @@ from openwafer.cluster.store import (
     open_weights,
     view_tensors,
 )
-from openwafer.graph import PlanOptions, StepGraph, capture, plan_job
+from openwafer.graph import PlanOptions, StepGraph, StepTime, capture, plan_job, predict_step
 from openwafer.graph import Precision as ComputePrecision
 from openwafer.train._config import LocalCluster, Precision, RunConfig
 from openwafer.train._initial import InitialWeights, build_empty
@@ -341,6 +344,7 @@ class _Run:
         self.stopping = threading.Event()
         self.last_checkpoint = Path()
         self.samples = 0
+        self.step_s: list[float] = []
         self.busy_s = 0.0
         self._eval_sum = 0.0
         self._eval_metrics: dict[str, float] = {}
@@ -380,6 +384,7 @@ class _Run:
         ):
             for note in (*self.plan.notes, *self.notes):
                 reporter.note(note)
+            predicted = self._predict(reporter, choices)
             recoveries = 0
             while True:
                 try:
@@ -393,7 +398,7 @@ class _Run:
                     start = latest
                     self.fail = ""
                     reporter.note(f"{str(error).partition(';')[0]}; going on from {latest.name}")
-            self._finish(reporter, begun, first)
+            self._finish(reporter, begun, first, predicted)
         done = sorted(self.losses)
         return FitResult(
             steps=Checkpoint.open(self.last_checkpoint).step,
@@ -405,6 +410,26 @@ class _Run:
             peak_rss=self.peak_rss,
             interrupted=self.stopping.is_set(),
         )
+
+    def _predict(self, reporter: Reporter, choices: Mapping[str, str]) -> StepTime | None:
+        """Measure each body and the disk for a moment, and say what a step should take."""
+        cluster = self.trainer.cluster
+        if cluster.device != "cpu":
+            return None
+        bodies = measure_bodies(self.plan, cluster.matmul, choices, cluster.threads_per_system)
+        disk = measure_disk(self._store_folder()) if cluster.store == "disk" else None
+        step = predict_step(self.plan, bodies, disk)
+        text = f"Predicted Step={step.total_s:.3f} s, Compute={step.compute_s:.3f} s"
+        if disk is not None and step.critical_batch is not None:
+            text += (
+                f", Disk={step.disk_s:.3f} s ({format_bytes(step.bytes_read)} read, "
+                f"{format_bytes(step.bytes_written)} written); a batch of {math.ceil(step.critical_batch)} hides the disk"
+            )
+        reporter.note(text)
+        return step
+
+    def _store_folder(self) -> Path:
+        return self.trainer.cluster.store_folder or self.folder.path / "memoryx"
 
     def _start(self, resume: bool) -> Path:
         """The checkpoint to begin with: the run's last, or a new one of the initial weights."""
@@ -446,12 +471,11 @@ class _Run:
 
     def _attempt(self, reporter: Reporter, start: Path, choices: dict[str, str]) -> None:
         cluster = self.trainer.cluster
-        store = cluster.store_folder or self.folder.path / "memoryx"
         job = Job(
             plan=self.plan,
             seed=self.trainer.seed,
             start=str(start),
-            store_folder=str(store) if cluster.store == "disk" else "",
+            store_folder=str(self._store_folder()) if cluster.store == "disk" else "",
             matmul=cluster.matmul,
             matmul_choices=choices,
             threads=cluster.threads_per_system,
@@ -544,6 +568,7 @@ class _Run:
                 + self._numerics_advice()
             )
         self.losses[done.step] = done.loss
+        self.step_s.append(done.seconds)
         self.samples += done.samples
         self.busy_s += done.seconds
         self._waited_s += done.inputs_wait_s
@@ -589,7 +614,7 @@ class _Run:
         )
         self._eval_sum, self._eval_s, self._eval_seen, self._eval_metrics = 0.0, 0.0, 0, {}
 
-    def _finish(self, reporter: Reporter, begun: float, first: int) -> None:
+    def _finish(self, reporter: Reporter, begun: float, first: int, predicted: StepTime | None) -> None:
         if len(self.timeline):
             self.timeline.write_trace(self.folder.timeline)
             self.timeline.write_picture(self.folder.timeline_picture)
@@ -603,6 +628,9 @@ class _Run:
                 "loss": f"{losses[0]:.4f} to {losses[-1]:.4f}" if losses else "none",
                 "samples/s": self.samples / self.busy_s if self.busy_s else 0.0,
                 "seconds": time.monotonic() - begun,
+                "s/step": f"{_median(self.step_s):.3f} measured"
+                + (f", {predicted.total_s:.3f} predicted" if predicted else ""),
+                "memory": f"{format_bytes(self.plan.host_bytes)} predicted for all roles, beyond Python and PyTorch",
                 "peak memory": f"{max(self.peak_rss.values(), default=0) / 2**20:.0f} MiB in the largest process",
                 "folder": str(self.folder.path),
             }
@@ -645,6 +673,10 @@ class _ReplicaBatches:
 
     def __call__(self, number: int, train: bool) -> Mapping[str, Tensor]:
         return named_inputs(self.shards[0 if train else 1].batch(number))
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else 0.0
 
 
 def _source(data: BatchSource | Iterable[Any], seed: int) -> BatchSource:

@@ -138,14 +138,13 @@ class _Planner:
             {size: self._assemble(table, size, False, False) for size in sizes} if options.evaluate else {}
         )
         main = train[sizes[0]]
-        for entry in (*train.values(), *evaluation.values()):
-            if entry.layers and len(entry.layers) != len(
-                (train if entry in train.values() else evaluation)[sizes[0]].layers
-            ):
-                raise PlanError(
-                    f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose a batch "
-                    f"({options.batch}) and microbatch ({microbatch}) that divide"
-                )
+        for entries in (train, evaluation):
+            for entry in entries.values():
+                if _layout(entry) != _layout(entries[sizes[0]]):
+                    raise PlanError(
+                        f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose a batch "
+                        f"({options.batch}) and microbatch ({microbatch}) that divide"
+                    )
         step = self.step(sizes[0], True)
         stages = split_stages(
             [layer.forward_flops + layer.backward_flops + 1 for layer in main.layers], stages_count
@@ -265,6 +264,11 @@ class _Planner:
                 at += 1
             ends.append(range(start, at if stage < len(stages) - 1 else len(layers)))
         return tuple(ends)
+
+
+def _layout(entry: Assembled) -> list[tuple[tuple[int, ...], set[str]]]:
+    """What one program must find alike for microbatches of every size: weights that come, gradients that go."""
+    return [(layer.records, {gradient.weight for gradient in layer.gradients}) for layer in entry.layers]
 
 
 def _does_not_fit(best: Plan, options: PlanOptions) -> str:

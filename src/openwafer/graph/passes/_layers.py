@@ -245,7 +245,9 @@ def _signature(piece: list[fx.Node]) -> str:
         if node not in number:
             value = node.meta.get("val")
             kind = str(tensor_type(value)) if isinstance(value, torch.Tensor) else "tuple"
-            number[node] = f"in{len(number)}:{kind}"
+            # A microbatch of one sample has activations of the shape of some weights: the two differ.
+            source = "weight" if _is_placed(node) else "in"
+            number[node] = f"{source}{len(number)}:{kind}"
         return number[node]
 
     for index, node in enumerate(piece):
@@ -255,3 +257,10 @@ def _signature(piece: list[fx.Node]) -> str:
         text.append(f"{op_name(node)} {shown}")
         number[node] = f"v{index}"
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+
+def _is_placed(node: fx.Node) -> bool:
+    """Whether a node is a placeholder, or a view or cast of one."""
+    while is_cheap(node) and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node.op == "placeholder"

@@ -42,8 +42,12 @@ def split_stages(work: Sequence[int], stages: int) -> tuple[range, ...]:
 
 
 def split_rows(total: int, parts: int) -> tuple[int, ...]:
-    """How many of `total` samples each of `parts` gets: contiguous, the first ones one more."""
-    return tuple(total * (index + 1) // parts - total * index // parts for index in range(parts))
+    """How many of `total` samples each of `parts` gets: contiguous, the first `total % parts` one more.
+
+    A BatchSource shards its batches in the same way.
+    """
+    share, extra = divmod(total, parts)
+    return tuple(share + (index < extra) for index in range(parts))
 
 
 def split_microbatches(rows: int, microbatch: int) -> tuple[int, ...]:

@@ -1,0 +1,109 @@
+"""Measure on this machine what a prediction of the step's time needs: each body once, and the disk."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from openwafer.artifact import Body, Plan, TensorType
+from openwafer.base import MIB, StorageError
+from openwafer.cluster._execute import compile_body
+from openwafer.cluster._kernels import Kernels
+from openwafer.cluster._matmul import matmul_kernels
+from openwafer.cluster.store import aligned_buffer
+
+REPEATS = 3
+PROBE_BYTES = 256 * MIB
+CHUNK_BYTES = 16 * MIB
+
+
+def measure_bodies(
+    plan: Plan, matmul: Literal["torch", "onednn", "auto"], choices: Mapping[str, str], threads: int
+) -> dict[str, float]:
+    """Seconds of one run of every body that a system executes, on made-up data of the right shapes.
+
+    The first run (which sets kernels up and touches memory) is left out; the median of the others counts.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    kernels = Kernels(torch.device("cpu"), matmul_kernels(matmul, threads, choices))
+    try:
+        with torch.inference_mode():
+            return {key: _measure(plan.body[key], kernels) for key in _executed(plan)}
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_disk(folder: Path) -> tuple[float, float]:
+    """(bytes read per second, bytes written per second) of direct I/O in this folder, on a file that is removed again.
+
+    Raises StorageError if there is no room for the probe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"probe-{os.getpid()}"
+    data = aligned_buffer(CHUNK_BYTES)
+    data[:] = os.urandom(CHUNK_BYTES)
+    chunks = PROBE_BYTES // CHUNK_BYTES
+    try:
+        fd = _open_direct(path)
+        try:
+            started = time.perf_counter()
+            for index in range(chunks):
+                os.pwrite(fd, data, index * CHUNK_BYTES)
+            written = time.perf_counter()
+            for index in range(chunks):
+                os.preadv(fd, [data], index * CHUNK_BYTES)
+            done = time.perf_counter()
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} takes no file of {PROBE_BYTES // MIB} MiB: {error.strerror}; free some room"
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)
+    return PROBE_BYTES / (done - written), PROBE_BYTES / (written - started)
+
+
+def _open_direct(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    try:
+        return os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o600)
+    except OSError:
+        return os.open(path, flags, 0o600)
+
+
+def _executed(plan: Plan) -> dict[str, None]:
+    """Bodies of the training step, in order, each once."""
+    found: dict[str, None] = {}
+    for layers in plan.layers.values():
+        for layer in layers:
+            found[layer.forward.body] = None
+            if layer.backward is not None:
+                found[layer.backward.body] = None
+    return found
+
+
+def _measure(body: Body, kernels: Kernels) -> float:
+    run = compile_body(body, kernels)
+    inputs = [_made_up(kind) for kind in body.inputs]
+    seconds = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        run(list(inputs))
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def _made_up(kind: TensorType) -> Any:
+    """Small random numbers; zeros where an index, a mask or a salt is wanted, which every operator takes."""
+    dtype = getattr(torch, kind.dtype)
+    if dtype.is_floating_point:
+        return torch.randn(kind.shape, dtype=torch.float32).mul_(0.02).to(dtype)
+    return torch.zeros(kind.shape, dtype=dtype)
