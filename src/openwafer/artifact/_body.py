@@ -154,9 +154,26 @@ class Body:
                 size = instr.types[0].nbytes
                 live += size
                 freed[death[index]] = freed.get(death[index], 0) + size
-            out.append(live)
+            out.append(live + self._workspace_bytes(instr))
             live -= freed.get(position, 0)
         return tuple(out)
+
+    def _workspace_bytes(self, instr: Instr) -> int:
+        """What an operator of ours holds only while it runs: a chunk of logits, its log-probabilities, its gradient."""
+        if not instr.op.startswith("wafer.linear_loss"):
+            return 0
+        backward = instr.op.endswith("backward")
+        weight = instr.args[2 if backward else 1]
+        rows = instr.args[8 if backward else 6]
+        assert isinstance(weight, Ref)
+        assert isinstance(rows, int)
+        kind = self.type_of(weight.index)
+        chunk = 4 * rows * kind.shape[0]
+        return (
+            3 * chunk + 4 * math.prod(kind.shape)
+            if backward and kind.dtype != "float32"
+            else (3 if backward else 2) * chunk
+        )
 
 
 def print_body(body: Body) -> str:

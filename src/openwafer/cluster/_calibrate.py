@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import statistics
 import time
@@ -40,22 +41,24 @@ def measure_bodies(
         torch.set_num_threads(before)
 
 
-def measure_disk(folder: Path) -> tuple[float, float]:
+def measure_disk(folder: Path, nbytes: int = PROBE_BYTES) -> tuple[float, float]:
     """(bytes read per second, bytes written per second) of direct I/O in this folder, on a file that is removed again.
 
+    nbytes: of the probe, in whole chunks; a store that is smaller than the default needs no more than its own size.
     Raises StorageError if there is no room for the probe.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"probe-{os.getpid()}"
     data = aligned_buffer(CHUNK_BYTES)
     data[:] = os.urandom(CHUNK_BYTES)
-    chunks = PROBE_BYTES // CHUNK_BYTES
+    chunks = max(1, min(nbytes, PROBE_BYTES) // CHUNK_BYTES)
     try:
         fd = _open_direct(path)
         try:
             started = time.perf_counter()
             for index in range(chunks):
-                os.pwrite(fd, data, index * CHUNK_BYTES)
+                if os.pwrite(fd, data, index * CHUNK_BYTES) < CHUNK_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             written = time.perf_counter()
             for index in range(chunks):
                 os.preadv(fd, [data], index * CHUNK_BYTES)
@@ -64,11 +67,11 @@ def measure_disk(folder: Path) -> tuple[float, float]:
             os.close(fd)
     except OSError as error:
         raise StorageError(
-            f"{folder} takes no file of {PROBE_BYTES // MIB} MiB: {error.strerror}; free some room"
+            f"{folder} takes no file of {chunks * CHUNK_BYTES // MIB} MiB: {error.strerror}; free some room"
         ) from error
     finally:
         path.unlink(missing_ok=True)
-    return PROBE_BYTES / (done - written), PROBE_BYTES / (written - started)
+    return chunks * CHUNK_BYTES / (done - written), chunks * CHUNK_BYTES / (written - started)
 
 
 def _open_direct(path: Path) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from openwafer.artifact import Body, Symbol
 from openwafer.base import PlanError
+from openwafer.cluster._losses import LOSSES
 
 aten = torch.ops.aten
 
@@ -100,6 +101,8 @@ class Kernels:
             return (
                 (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
             )
+        if instr.op in LOSSES:
+            return LOSSES[instr.op], {}
         if self._matmul is not None and (chosen := self._matmul(body, position)) is not None:
             return chosen, {}
         op = overload(instr.op)

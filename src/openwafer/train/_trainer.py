@@ -19,7 +19,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from openwafer.artifact import Plan, describe_plan, plan_to_json
-from openwafer.base import CheckpointError, InputError, NumericsError, RoleLost, format_bytes, logger
+from openwafer.base import (
+    CheckpointError,
+    InputError,
+    NumericsError,
+    RoleLost,
+    StorageError,
+    format_bytes,
+    logger,
+)
 from openwafer.cluster import (
     BatchFunction,
     CheckpointDone,
@@ -416,8 +424,16 @@ class _Run:
         cluster = self.trainer.cluster
         if cluster.device != "cpu":
             return None
-        bodies = measure_bodies(self.plan, cluster.matmul, choices, cluster.threads_per_system)
-        disk = measure_disk(self._store_folder()) if cluster.store == "disk" else None
+        stored = sum(record.nbytes for record in self.plan.records)
+        try:
+            bodies = measure_bodies(self.plan, cluster.matmul, choices, cluster.threads_per_system)
+            disk = measure_disk(self._store_folder(), stored) if cluster.store == "disk" else None
+        except (
+            StorageError,
+            RuntimeError,
+        ) as error:  # torch's error for memory that is not there is a RuntimeError
+            reporter.note(f"No prediction of a step's time: {str(error).splitlines()[0]}")
+            return None
         step = predict_step(self.plan, bodies, disk)
         text = f"Predicted Step={step.total_s:.3f} s, Compute={step.compute_s:.3f} s"
         if disk is not None and step.critical_batch is not None:

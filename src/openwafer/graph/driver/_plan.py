@@ -142,8 +142,8 @@ class _Planner:
             for entry in entries.values():
                 if _layout(entry) != _layout(entries[sizes[0]]):
                     raise PlanError(
-                        f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose a batch "
-                        f"({options.batch}) and microbatch ({microbatch}) that divide"
+                        f"the model has other layers for a microbatch of {entry.samples} samples than for {sizes[0]}; choose "
+                        f"a batch ({options.batch}) and microbatch ({microbatch}) that divide"
                     )
         step = self.step(sizes[0], True)
         stages = split_stages(

@@ -56,6 +56,8 @@ class StepGraph:
     streamed: dict[str, fx.Node] = field(default_factory=dict)
     """Weights that systems read in a narrower dtype: the placeholder of that dtype (see passes.narrow_streams)."""
     notes: list[str] = field(default_factory=list)
+    prepared: bool = False
+    """Whether the rewrites that come before cutting have run."""
 
     @property
     def read_weights(self) -> dict[str, fx.Node]:

@@ -15,6 +15,7 @@ from openwafer.graph.passes._flops import flops
 from openwafer.graph.passes._layers import ForwardLayers, ancestors, find_layers, weights_of
 from openwafer.graph.passes._stream import narrow_streams
 from openwafer.graph.passes._update import cut_update
+from openwafer.graph.passes._vocabulary import chunk_vocabulary
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ def assemble(
     recompute(layer, layers): whether a layer's inner values are made again in its backward rather than kept.
     records: those of another capture of the same model; without them the layers of this one define them.
     """
-    if not step.streamed:
+    if not step.prepared:
         narrow_streams(step)
+        if chunk_vocabulary(step):
+            step.notes.append(
+                "the loss over the vocabulary is computed in chunks of rows, so that logits are never whole"
+            )
+        step.prepared = True
     forward = find_layers(step)
     backward = find_backward(step, forward) if step.gradients else None
     if records is None:

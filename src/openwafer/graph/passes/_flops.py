@@ -22,7 +22,8 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def _node_flops(node: fx.Node) -> int:
-    name = op_name(node).removeprefix("aten.").split(".")[0]
+    name = op_name(node)
+    name = name if name.startswith("wafer.") else name.removeprefix("aten.").split(".")[0]
     sources = node.all_input_nodes
     if name in ("mm", "bmm"):
         return 2 * math.prod(_shape(sources[0])) * _shape(sources[-1])[-1] if len(sources) > 1 else 0
@@ -42,6 +43,13 @@ def _node_flops(node: fx.Node) -> int:
         assert isinstance(weight, fx.Node)
         assert isinstance(gradient, fx.Node)
         return 4 * math.prod(_shape(gradient)) * math.prod(_shape(weight)[1:])
+    if name.startswith("wafer.linear_loss"):
+        h, weight = (
+            (node.args[1], node.args[2]) if name.endswith("backward") else (node.args[0], node.args[1])
+        )
+        assert isinstance(h, fx.Node)
+        assert isinstance(weight, fx.Node)
+        return (6 if name.endswith("backward") else 2) * math.prod(_shape(h)) * _shape(weight)[0]
     if name.startswith("_scaled_dot_product"):
         queries, keys = (_shape(source) for source in sources[:2])
         if name.endswith("backward"):
