@@ -81,7 +81,11 @@ def train(
         processes=processes,
         threads=threads,
     )
-    result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
+    try:
+        result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
+    except KeyboardInterrupt:
+        typer.echo("Ended at once; --resume goes on from the last checkpoint, if there is one", err=True)
+        raise typer.Exit(130) from None
     if result.interrupted:
         raise typer.Exit(130)
 
@@ -120,7 +124,10 @@ def plan(
     made = plan_config(config, evaluate=json is not None)
     sys.stdout.write(describe_plan(made))
     if json is not None:
-        json.write_bytes(plan_to_json(made))
+        try:
+            json.write_bytes(plan_to_json(made))
+        except OSError as error:
+            raise InputError(f"--json {json} cannot be written: {error.strerror}; name another file") from error
 
 
 @app.command()

@@ -210,7 +210,9 @@ class MemoryXRole:
             if self.waits:
                 self.ledger.wait_globals(step.number)
             for position, index in enumerate(orders[step.train]):
-                if self.trained[index] or index in changing:
+                if index in changing:  # new batch statistics arrive when the step ends, after the update
+                    self.ledger.wait_completed(step.number)
+                elif self.trained[index]:
                     self.ledger.wait_version(index, step.number)
                 token = {
                     "record": index,

@@ -47,6 +47,7 @@ def clean(
     weights, rng: positions among `inputs` of the trainable weights and of the random key.
     """
     # 1. functionalise, so that a node's value never changes after it is made
+    _declare_writes(traced.graph)
     _rewrite_fresh_writes(traced.graph)
     if any(_mutates(node) for node in traced.graph.nodes):
         with mode, fx_traceback.preserve_node_meta():
@@ -107,6 +108,16 @@ def _functional(target: Any) -> Any:
 
 def _mutates(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _declare_writes(graph: fx.Graph) -> None:
+    """Batch normalisation writes its running statistics, but the schema of the operator that eager PyTorch calls does not
+    say so. The operator of the same kernel whose schema does takes its place."""
+    for node in graph.nodes:
+        if node.target is aten.native_batch_norm.default:
+            running_mean, training = node.args[3], node.args[5]
+            if training and running_mean is not None:
+                node.target = aten._native_batch_norm_legit.default
 
 
 def _drop_write_backs(graph: fx.Graph) -> None:
