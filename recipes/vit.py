@@ -119,7 +119,7 @@ class ViT(nn.Module):
         self.embedding = PatchEmbedding(side, patch, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = Linear(width, CLASSES)
+        self.head = Head(width, CLASSES)
 
     def forward(self, pixels_BP: Tensor) -> Tensor:
         """pixels_BP: float [B, side * side], row by row. Returns logits [B, 10]."""
@@ -194,4 +194,12 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Head(nn.Linear):
+    """A linear layer that starts at 0, so that every class is equally likely at first."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)

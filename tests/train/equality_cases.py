@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from openwafer.artifact import Plan, plan_from_json
+from openwafer.cluster import StepDone
 from openwafer.cluster.store import Checkpoint
 from openwafer.train import FitResult, LocalCluster, Trainer, _trainer, load_recipe
 from openwafer.train.data import Batch, BatchSource
@@ -146,7 +147,14 @@ def transformers_case(name: str) -> Case:
     shape = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     if name == "hf_gpt2":
         config = t.GPT2Config(
-            n_positions=SEQ, n_embd=32, n_layer=3, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **shape
+            n_positions=SEQ,
+            n_embd=32,
+            n_layer=3,
+            n_head=2,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **shape,
         )
         model: nn.Module = t.GPT2LMHeadModel(config)
     elif name == "hf_llama":
@@ -200,6 +208,20 @@ class Run:
     """`weight/key` -> tensor, as in a checkpoint."""
 
 
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """transformers asks whether it is being exported, and then repeats key heads and writes its masks out.
+
+    Capture says yes, because the checks that transformers skips for it read tensors. A plain run that says yes as well
+    runs the same operators; one that does not computes the same values by others, in another order of additions.
+    """
+    before, torch.compiler._is_exporting_flag = torch.compiler._is_exporting_flag, True
+    try:
+        yield
+    finally:
+        torch.compiler._is_exporting_flag = before
+
+
 Around = Callable[[int, int], AbstractContextManager[Any]]
 """(step, first row) -> a context for the forward and backward of one microbatch."""
 
@@ -216,15 +238,17 @@ def plain(
     before_update: Callable[[nn.Module, torch.optim.Optimizer, int], None] = lambda *_: None,
     around: Around = lambda step, row: nullcontext(),
     forward: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    scaler: Callable[[], torch.amp.GradScaler] | None = None,
 ) -> Run:
     """A plain PyTorch loop. `replicas`: for each the sizes of its microbatches, in order of the batch's rows.
 
     Gradients of one replica add up in `.grad`; those of several are added as neighbours, ((0+1)+(2+3))+..., which is
-    how SwarmX promises to add them. permute: another order of each batch's samples.
+    how SwarmX promises to add them. permute: another order of each batch's samples. scaler: makes a loss scale.
     """
     module = case.fresh(dtype)
     parameters = [p for p in module.parameters() if p.requires_grad]
     chosen = optimizer(module.parameters())
+    scaling = scaler() if scaler else torch.amp.GradScaler("cpu", enabled=False)
     losses = []
     for step in range(steps):
         batch = case.data.batch(step)
@@ -232,7 +256,9 @@ def plain(
         if permute is not None:
             order = torch.as_tensor(permute(total))
             batch = (
-                {k: v[order] for k, v in batch.items()} if isinstance(batch, dict) else tuple(v[order] for v in batch)
+                {k: v[order] for k, v in batch.items()}
+                if isinstance(batch, dict)
+                else tuple(v[order] for v in batch)
             )
         batch = _cast(batch, dtype)
         start, sums, collected = 0, [], []
@@ -243,7 +269,8 @@ def plain(
                 with around(step, start):
                     with forward():
                         loss = case.loss_of(rows_of(batch, start, start + size))
-                    loss.backward(gradient=torch.tensor(fraction(size, total), dtype=loss.dtype))
+                    tangent = scaling.scale(torch.tensor(fraction(size, total)))
+                    loss.backward(gradient=tangent.to(loss.dtype))
                 summed += float(loss.detach()) * size
                 start += size
             sums.append(summed)
@@ -251,7 +278,8 @@ def plain(
         for parameter, *grads in zip(parameters, *collected, strict=True):
             parameter.grad = _neighbours(grads) if grads[0] is not None else None
         before_update(module, chosen, step)
-        chosen.step()
+        scaling.step(chosen)
+        scaling.update()
         losses.append(sum(sums) / total)
     state = {
         f"{name}/{key}": value
@@ -287,6 +315,8 @@ class Streamed(Run):
 
     result: FitResult
     logs: list[dict[str, float]]
+    """What the update rule reports, by step."""
+    metrics: list[dict[str, float]]
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -312,6 +342,7 @@ def streamed(
     precision: str = "fp32",
     seed: int = 0,
     data: Any = None,
+    metrics: Mapping[str, Callable[..., Tensor]] | None = None,
     **fit: Any,
 ) -> Streamed:
     """The same run on a cluster: one thread of arithmetic per system and ATen's matrix products, as plain PyTorch here.
@@ -325,6 +356,7 @@ def streamed(
         module,
         optimizer=optimizer,
         loss=case.loss,
+        metrics=metrics,
         cluster=LocalCluster(
             systems=systems,
             execution=execution,
@@ -342,13 +374,19 @@ def streamed(
         name=case.name,
     )
     logs: list[dict[str, float]] = []
+    measured: list[dict[str, float]] = []
+
+    def note(done: StepDone) -> None:
+        logs.append(dict(done.logs))
+        measured.append(dict(done.metrics))
+
     result = trainer.fit(
         case.data if data is None else data,
         steps=steps,
-        callbacks=[lambda done: logs.append(dict(done.logs))],
+        callbacks=[note],
         **fit,
     )
-    return Streamed(result.losses, case.weights, result=result, logs=logs)
+    return Streamed(result.losses, case.weights, result=result, logs=logs, metrics=measured)
 
 
 # --- comparing --------------------------------------------------------------------------------------------
@@ -358,7 +396,9 @@ def same_bits(found: Run, expected: Run) -> None:
     """Losses of every step and final weights are equal bit for bit."""
     assert found.losses == expected.losses
     assert found.weights.keys() == expected.weights.keys()
-    different = [name for name, value in expected.weights.items() if not torch.equal(found.weights[name], value)]
+    different = [
+        name for name, value in expected.weights.items() if not torch.equal(found.weights[name], value)
+    ]
     assert not different
 
 
@@ -406,7 +446,9 @@ class Spread:
 
     def allowed(self, name: str) -> float:
         """The largest distance of a weight that counts as equal."""
-        spacing = torch.finfo(torch.float32).eps * float(self.centre.weights[name].double().square().mean().sqrt())
+        spacing = torch.finfo(torch.float32).eps * float(
+            self.centre.weights[name].double().square().mean().sqrt()
+        )
         return MARGIN * self.weights[name] + spacing
 
 

@@ -6,7 +6,6 @@ import io
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,29 +114,3 @@ def kill_role(name: str) -> None:
     pids = [child.pid for child in multiprocessing.active_children() if child.name == name]
     assert len(pids) == 1, f"{name} is {len(pids)} processes"
     os.kill(pids[0], signal.SIGKILL)
-
-
-def is_alive(pid: int) -> bool:
-    """True while the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children_of(pid: int) -> list[int]:
-    """Every process below this one."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *children_of(int(child))]
-    return found
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Return the seconds until `condition` held; fail if that is more than `timeout_s`."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < timeout_s, f"after {timeout_s} s still not: {what}"
-        time.sleep(0.02)
-    return time.monotonic() - start

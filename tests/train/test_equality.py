@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cache
 
 import pytest
 import torch
-from equality_cases import BATCH, MODELS, TIED, Run, Spread, case_of, plain, quick, same_bits, spread_of, streamed
+from equality_cases import (
+    BATCH,
+    MODELS,
+    TIED,
+    Run,
+    Spread,
+    as_captured,
+    case_of,
+    plain,
+    quick,
+    same_bits,
+    spread_of,
+    streamed,
+)
 
 from openwafer.base import PlanError
 
@@ -25,24 +37,9 @@ def _quick():
         yield
 
 
-@contextmanager
-def _as_captured():
-    """transformers asks whether it is being exported, and then repeats key heads and writes its masks out.
-
-    Capture says yes, because the checks that transformers skips for it read tensors. A plain run that says yes as well
-    runs the same operators; one that does not computes the same values by others, in another order of additions.
-    """
-    before = torch.compiler._is_exporting_flag
-    torch.compiler._is_exporting_flag = True
-    try:
-        yield
-    finally:
-        torch.compiler._is_exporting_flag = before
-
-
 @cache
 def _reference(model: str, replicas: tuple[tuple[int, ...], ...]) -> Run:
-    return plain(case_of(model), replicas, forward=_as_captured)
+    return plain(case_of(model), replicas, forward=as_captured)
 
 
 @cache
@@ -105,7 +102,9 @@ def test_the_optimizer_state_in_the_checkpoint_is_torchs_own(model, tmp_path):
 
 def test_more_stages_than_layers_are_refused(tmp_path):
     """A stage without a layer would have nothing to do; the message says how many systems the model can use."""
-    with pytest.raises(PlanError, match="4 pipeline stages were asked for, but the model has 3 layers; use at most 3"):
+    with pytest.raises(
+        PlanError, match="4 pipeline stages were asked for, but the model has 3 layers; use at most 3"
+    ):
         streamed(case_of("mnist"), tmp_path, systems=4, execution="pipelined", microbatch=2)
 
 

@@ -191,7 +191,12 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
         )
         self.middle = nn.Linear(144, 16)
         self.norm = nn.BatchNorm1d(16)
@@ -209,7 +214,9 @@ def normed() -> Case:
 
 
 @pytest.mark.parametrize("store", ["ram", "disk"])
-@pytest.mark.parametrize(("execution", "systems"), [("weight_streaming", 1), ("pipelined", 2), ("pipelined", 3)])
+@pytest.mark.parametrize(
+    ("execution", "systems"), [("weight_streaming", 1), ("pipelined", 2), ("pipelined", 3)]
+)
 @pytest.mark.parametrize("microbatch", [None, 4])
 def test_batch_statistics_are_those_of_plain_pytorch(microbatch, execution, systems, store, tmp_path):
     """Running means, variances and counts after ten steps; each microbatch updates them once, in order."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import torch
 from fault_cases import CLIFF, Numbers, is_finite, kill_role, mlp, same_tensors, steep_error, trainer
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ from openwafer.base import (
     StallError,
     StorageError,
 )
-from openwafer.cluster import Job, StepDone, _system
+from openwafer.cluster import Coordinator, Job, Step, StepDone, _system
 from openwafer.cluster._codec import encode_job
 from openwafer.cluster.store import DiskStore, list_checkpoints
 from openwafer.train import _trainer
@@ -143,9 +144,22 @@ def test_an_exception_in_a_role_ends_the_run_with_it_and_leaves_nothing_behind(
     assert same_tensors(result.checkpoint, undisturbed(tmp_path / "undisturbed", memoryx=store))
 
 
+def test_a_role_without_memory_says_what_would_need_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own message is a line of C++; the run ends with StorageError, which is not tried again."""
+
+    def greedy(self: _system.SystemRole, which: Call, values: list[object]) -> object:
+        return torch.empty(1 << 60, dtype=torch.uint8)
+
+    monkeypatch.setattr(_system.SystemRole, "call", greedy)
+    with pytest.raises(StorageError, match=r"system0: there is no more memory \(.*lower the batch"):
+        trainer(tmp_path).fit(Numbers(), steps=STEPS)
+
+
 def test_a_batch_that_cannot_be_made_is_the_error_that_the_user_sees(tmp_path: Path) -> None:
     """Everyone else loses the input worker; that is no news."""
-    with pytest.raises(RoleError, match="input[01] failed: ValueError: sample 17 is unreadable"):
+    with pytest.raises(RoleError, match=r"input[01] failed: ValueError: sample 17 is unreadable"):
         trainer(tmp_path, systems=2).fit(Numbers(fail_at=5), steps=STEPS)
 
 
@@ -156,7 +170,7 @@ def test_a_stalled_role_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def hangs(self: Numbers, step: int) -> Batch:
         if step == 4:
-            stop.wait(20)
+            stop.wait(2.5)
         return batch(self, step)
 
     monkeypatch.setattr(Numbers, "batch", hangs)
@@ -166,6 +180,27 @@ def test_a_stalled_role_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     assert time.monotonic() - begun < 15
     stop.set()
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_many_quick_starts_and_stops_leave_nothing_behind(tmp_path: Path, store: str) -> None:
+    """A role may be told to stop before it has done anything, or with a step in hand."""
+    result = trainer(tmp_path, memoryx=store).fit(Numbers(), steps=1)
+    plan = plan_from_json((tmp_path / "plan.json").read_bytes())
+    job = Job(plan=plan, seed=0, start=str(result.checkpoint), store_folder=str(tmp_path / "s"), stall_s=20.0)
+
+    def batches(number: int, train: bool) -> dict[str, Tensor]:
+        x, y = Numbers().batch(number)
+        return {"input0": x, "input1": y}
+
+    threads = threading.active_count()
+    for start in range(30):
+        steps = range(1, 1 + start % 3)
+        with Coordinator(job, lambda replica: batches, processes=False) as coordinator:
+            done = list(coordinator.run(Step(number=step, batch=step, train=True) for step in steps))
+        assert len(done) == len(steps)
+
+    assert threading.active_count() == threads
 
 
 def test_first_decodes_in_many_threads_at_once_are_safe(tmp_path: Path) -> None:
@@ -444,3 +479,11 @@ def test_data_of_an_input_process_must_pickle(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"input0 cannot be a process .*top level of a module"):
         trainer(tmp_path, processes=True, input_processes=True).fit(Local(), steps=1)
+
+
+def test_a_fault_is_injected_into_processes_only(tmp_path: Path) -> None:
+    """A thread that kills its process would take the test run along."""
+    with pytest.raises(InputError, match=r"fail='system0:1' kills .*set processes=True"):
+        trainer(tmp_path).fit(Numbers(), steps=2, fail="system0:1")
+    with pytest.raises(InputError, match=r"fail='input0:1' kills .*input_processes=True"):
+        trainer(tmp_path, processes=True).fit(Numbers(), steps=2, fail="input0:1")

@@ -127,7 +127,9 @@ def plan(
         try:
             json.write_bytes(plan_to_json(made))
         except OSError as error:
-            raise InputError(f"--json {json} cannot be written: {error.strerror}; name another file") from error
+            raise InputError(
+                f"--json {json} cannot be written: {error.strerror}; name another file"
+            ) from error
 
 
 @app.command()
@@ -189,7 +191,7 @@ def main() -> None:
     """Entry point: a WaferError is a message and exit status 1, never a traceback."""
     configure_logs()
     try:
-        app()
+        app(prog_name="wafer")
     except WaferError as error:
         Console(stderr=True, highlight=False, markup=False).print(f"error: {error}", soft_wrap=True)
         raise SystemExit(1) from None

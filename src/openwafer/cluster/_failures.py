@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 
-from openwafer.base import RoleError, WaferError
+import torch
+
+from openwafer.base import RoleError, StorageError, WaferError
 from openwafer.base import errors as error_classes
 from openwafer.cluster._messages import Failed
 from openwafer.wire import Aborted, Endpoints
@@ -14,12 +17,32 @@ def report_failure(role: str, error: BaseException, ends: Endpoints) -> None:
     """Tell the coordinator; if even that fails the role just ends, which the coordinator notices too."""
     if isinstance(error, Aborted):
         return
-    text = str(error) if isinstance(error, WaferError) else f"{type(error).__name__}: {error}"
-    trace = "" if isinstance(error, WaferError) else "".join(traceback.format_exception(error))
+    kind, trace = type(error).__name__, ""
+    if isinstance(error, WaferError):
+        text = str(error)
+    elif _is_out_of_memory(error):
+        kind = StorageError.__name__
+        text = (
+            f"there is no more memory ({str(error).splitlines()[0] if str(error) else kind}); lower the batch or the "
+            "microbatch, let the planner recompute activations (system_memory=), keep MemoryX on disk, or give the "
+            "process more memory"
+        )
+    else:
+        text = f"{kind}: {error}"
+        trace = "".join(traceback.format_exception(error))
     try:
-        ends.outbox("reports").send(Failed(role, type(error).__name__, text, trace))
+        ends.outbox("reports").send(Failed(role, kind, text, trace))
     except WaferError:
         return
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own error, an accelerator's, or what torch's CPU allocator raises, which has no class of its own."""
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
 
 
 def rebuild_error(failed: Failed) -> WaferError:

@@ -12,7 +12,7 @@ from openwafer.base import InputError
 from openwafer.cluster._job import Job, input_role
 from openwafer.cluster._memory import peak_rss, view
 from openwafer.cluster._messages import Command, Ended, Fed, Ready, Step, Stop
-from openwafer.cluster._system import _die
+from openwafer.cluster._system import die
 from openwafer.wire import Endpoints
 
 BatchFunction = Callable[[int, bool], Mapping[str, torch.Tensor]]
@@ -43,7 +43,7 @@ class InputWorkerRole:
             if not isinstance(command, Step):
                 continue
             if command.train and self.job.fail == f"{self.role}:{command.number}":
-                _die()
+                die()
             started = time.monotonic()
             batch = self.batches(command.batch, command.train)
             produced = time.monotonic() - started

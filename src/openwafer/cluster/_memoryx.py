@@ -51,7 +51,7 @@ from openwafer.cluster._messages import (
     Updated,
 )
 from openwafer.cluster._swarmx import reduce_in_place
-from openwafer.cluster._system import _die
+from openwafer.cluster._system import die
 from openwafer.cluster._updates import Updater
 from openwafer.cluster.store import (
     CheckpointWriter,
@@ -291,7 +291,7 @@ class MemoryXRole:
         self._expected = expected
         while (step := self._queues["update", stage].get()) is not None:
             if self.job.fail == f"memoryx:{step.number}":
-                _die()
+                die()
             for _, index in order:
                 messages = [reader.receive(self.job.stall_s) for reader in readers]
                 for message in messages:

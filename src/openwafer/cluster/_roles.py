@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 from openwafer.base import InputError, configure_logs
@@ -126,6 +127,7 @@ class RunningRole:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """A process started in this block inherits the mask: Ctrl-C cannot end it before it ignores the signal."""
+    resource_tracker.ensure_running()  # which unblocks the signal when it starts the tracker
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -7,14 +7,17 @@ stage (pipelined). Which, and in what order, its program says; this file only ca
 from __future__ import annotations
 
 import math
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from openwafer.artifact import (
+    Action,
     Backward,
     Body,
     Call,
@@ -26,6 +29,7 @@ from openwafer.artifact import (
     SendValues,
     TensorType,
     Unload,
+    call_of,
     drops,
     gradient_records,
     layers_for,
@@ -40,6 +44,14 @@ from openwafer.cluster._messages import Command, Ended, Ready, Result, Span, Ste
 from openwafer.wire import Endpoints
 
 OFFSETS = 64
+
+
+class _Prepared(NamedTuple):
+    """An action, the values that nothing uses after it, and those of them that can die inside its body."""
+
+    action: Action
+    dropped: tuple[str, ...]
+    dying: tuple[str, ...]
 
 
 class SystemRole:
@@ -57,14 +69,8 @@ class SystemRole:
         self._kernels = kernels
         self._compiled: dict[str, Compiled] = {}
         self._record_of = self.plan.record_of
-        self._drops = {
-            train: drops(
-                self.me.program if train else self.me.evaluation,
-                self.me.rows,
-                self.plan.layers if train else self.plan.evaluation,
-            )
-            for train in (True, False)
-            if train or self.me.evaluation
+        self._programs = {
+            train: self._prepare(train) for train in (True, False) if train or self.me.evaluation
         }
         self._constants: dict[tuple[int, bool], dict[str, torch.Tensor]] = {}
         self._row_offset = self._first_row()
@@ -86,11 +92,25 @@ class SystemRole:
                     break
                 if isinstance(command, Step):
                     if command.train and self.job.fail == f"{self.role}:{command.number}":
-                        _die()
+                        die()
                     run = _StepRun(self, command, record=done < self.job.timeline_steps)
                     reports.send(run.run())
                     done += 1
         reports.send(Ended(self.role, peak_rss()))
+
+    def _prepare(self, train: bool) -> list[_Prepared]:
+        """The program with, for each action, what it is the last to use."""
+        program = self.me.program if train else self.me.evaluation
+        layers = self.plan.layers if train else self.plan.evaluation
+        out = []
+        for action, dropped in zip(program, drops(program, self.me.rows, layers), strict=True):
+            kept: set[str] = set()
+            if isinstance(action, (Forward, Backward)):
+                own = layers[self.me.rows[action.microbatch]]
+                call = call_of(action, own)
+                kept = {*(call.outputs if call else ()), *(g.value for g in own[action.layer].gradients)}
+            out.append(_Prepared(action, dropped, tuple(name for name in dropped if name not in kept)))
+        return out
 
     def call(self, call: Call, values: list[Any]) -> tuple[torch.Tensor, ...]:
         if call.body not in self._compiled:
@@ -152,14 +172,13 @@ class _StepRun:
         with self._span("wait inputs", "inputs"):
             batch = self.role.ends.reader("batches").receive(self.role.job.stall_s)
         self._take_batch(batch.token, batch.data)
-        program = me.program if self.train else me.evaluation
-        for action, dropped in zip(program, self.role._drops[self.train], strict=True):
+        for action, dropped, dying in self.role._programs[self.train]:
             if isinstance(action, Load):
                 self._load(action.layer)
             elif isinstance(action, Unload):
                 self._unload(action.layer)
             elif isinstance(action, (Forward, Backward)):
-                self._run_layer(action)
+                self._run_layer(action, dying)
             elif isinstance(action, SendGradients):
                 self._send_gradients(action.layer)
             elif isinstance(action, SendValues):
@@ -237,7 +256,7 @@ class _StepRun:
 
     # --- arithmetic -----------------------------------------------------------------------------------
 
-    def _run_layer(self, action: Forward | Backward) -> None:
+    def _run_layer(self, action: Forward | Backward, dying: tuple[str, ...]) -> None:
         microbatch = action.microbatch
         layer = self._layers(microbatch)[action.layer]
         call = layer.forward if isinstance(action, Forward) else layer.backward
@@ -246,7 +265,7 @@ class _StepRun:
         inputs = [name if isinstance(name, int) else self._value(alive, name) for name in call.inputs]
         kind = "forward" if isinstance(action, Forward) else "backward"
         # Inputs whose last use this is die inside the body: nothing here may keep them.
-        for name in self._dying(action):
+        for name in dying:
             alive.pop(name, None)
         started = time.monotonic()
         outputs = self.role.call(call, inputs)
@@ -260,34 +279,6 @@ class _StepRun:
             self._take_results(microbatch, layer, call)
         else:
             self._add_gradients(microbatch, action.layer)
-
-    def _dying(self, action: Forward | Backward) -> tuple[str, ...]:
-        position = self._position(action)
-        call = self._call(action)
-        kept = {
-            *call.outputs,
-            *(gradient.value for gradient in self._layers(action.microbatch)[action.layer].gradients),
-        }
-        return tuple(name for name in self.role._drops[self.train][position] if name not in kept)
-
-    def _position(self, action: Forward | Backward) -> int:
-        key = (type(action), action.layer, action.microbatch)
-        table = self.role.__dict__.setdefault("_positions", {})
-        if self.train not in table:
-            program = self.role.me.program if self.train else self.role.me.evaluation
-            table[self.train] = {
-                (type(a), a.layer, a.microbatch): i
-                for i, a in enumerate(program)
-                if isinstance(a, (Forward, Backward))
-            }
-        position: int = table[self.train][key]
-        return position
-
-    def _call(self, action: Forward | Backward) -> Call:
-        layer = self._layers(action.microbatch)[action.layer]
-        call = layer.forward if isinstance(action, Forward) else layer.backward
-        assert call is not None
-        return call
 
     def _value(self, alive: dict[str, Any], name: str) -> Any:
         if name in alive:
@@ -418,9 +409,6 @@ def _record_offsets(job: Job) -> list[int]:
     return offsets
 
 
-def _die() -> None:
+def die() -> None:
     """Fault injection: end as if killed."""
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGKILL)

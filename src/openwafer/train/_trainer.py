@@ -238,6 +238,12 @@ class Trainer:
             if config is not None
             else {"name": self.name, "seed": self.seed, "precision": self.precision}
         )
+        apart = self.cluster.uses_processes and (self.cluster.input_processes or not fail.startswith("input"))
+        if fail and not apart:
+            raise InputError(
+                f"fail={fail!r} kills a role that is no process of its own, and so this process; set processes=True and, "
+                "for an input worker, input_processes=True"
+            )
         if resume and not overwrite and not list_checkpoints(RunFolder(self.folder).checkpoints):
             raise InputError(
                 f"{self.folder} has no checkpoint to go on from; leave --resume away to start a run there, or name the "

@@ -95,7 +95,11 @@ def _partial_sums(cuts: dict[str, fx.Node], nodes: set[fx.Node]) -> dict[str, li
     for name, node in cuts.items():
         left_right = [a for a in node.args if isinstance(a, fx.Node)]
         tied = (
-            op_name(node) == "aten.add.Tensor" and node in nodes and not node.kwargs and len(left_right) == 2
+            op_name(node) == "aten.add.Tensor"
+            and node in nodes
+            and not node.kwargs
+            and len(left_right) == 2
+            and not any(user in nodes for user in node.users)  # else the sum itself is needed further down
         )
         if tied and all(a in nodes for a in left_right):
             out[name] = [part for a in left_right for part in parts(a)]
