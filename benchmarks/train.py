@@ -10,6 +10,7 @@ VmHWM of the process, and the losses, which must agree.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -253,7 +254,7 @@ def show(args: argparse.Namespace, results: dict[str, list[dict]]) -> None:
 
 def _steps(clock: list[float]) -> list[float]:
     """Differences of a clock that was read after every step; the first step has none."""
-    return [0.0, *(after - before for before, after in zip(clock, clock[1:], strict=False))]
+    return [0.0, *(after - before for before, after in itertools.pairwise(clock))]
 
 
 def _median(rounds: list[dict], what: str) -> float:

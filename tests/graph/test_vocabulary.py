@@ -69,12 +69,16 @@ def test_chunks_equal_the_whole(reduction, bias):
 
     with torch.no_grad():
         loss, count = linear_loss(h, weight, b, target, reduction, IGNORED, 5, torch.float64)
-        found = linear_loss_backward(gradient, h, weight, b, target, count, reduction, IGNORED, 5, torch.float64)
+        found = linear_loss_backward(
+            gradient, h, weight, b, target, count, reduction, IGNORED, 5, torch.float64
+        )
 
     torch.testing.assert_close(loss, whole, rtol=1e-12, atol=1e-12)
     assert count == (target != IGNORED).sum()
     for ours, theirs in zip(found, expected, strict=False):
-        torch.testing.assert_close(ours.double(), theirs, rtol=2e-6, atol=1e-6)  # dW and db are summed in float32
+        torch.testing.assert_close(
+            ours.double(), theirs, rtol=2e-6, atol=1e-6
+        )  # dW and db are summed in float32
 
 
 def test_a_large_vocabulary_does_not_set_the_peak():
