@@ -12,7 +12,7 @@ from openwafer.graph.ir import StepGraph, op_name
 from openwafer.graph.passes._backward import BackwardLayers, find_backward
 from openwafer.graph.passes._bodies import BodyTable, extract, value_name
 from openwafer.graph.passes._flops import flops
-from openwafer.graph.passes._layers import ForwardLayers, ancestors, find_layers, weights_of
+from openwafer.graph.passes._layers import ForwardLayers, ancestors, common_prefix, find_layers, weights_of
 from openwafer.graph.passes._stream import narrow_streams
 from openwafer.graph.passes._update import cut_update
 from openwafer.graph.passes._vocabulary import chunk_vocabulary
@@ -186,7 +186,7 @@ def _make_records(step: StepGraph, forward: ForwardLayers) -> tuple[Record, ...]
             continue
         records.append(
             make_record(
-                _common_prefix(members) or _largest(step, members),
+                common_prefix(members) or _largest(step, members),
                 [_weight_entry(step, name) for name in members],
                 [
                     (f"{name}/{state}", step.type_of(node))
@@ -209,13 +209,3 @@ def _largest(step: StepGraph, names: list[str]) -> str:
     nodes = {**step.weights, **step.buffers}
     largest = max(names, key=lambda name: step.type_of(nodes[name]).nbytes)
     return largest.rpartition(".")[0] or largest
-
-
-def _common_prefix(names: list[str]) -> str:
-    parts = [name.split(".") for name in names]
-    common = []
-    for column in zip(*parts, strict=False):
-        if len(set(column)) > 1:
-            break
-        common.append(column[0])
-    return ".".join(common)

@@ -81,9 +81,13 @@ def find_layers(step: StepGraph) -> ForwardLayers:
         else:
             main.append(node)
 
-    weight_bytes = _weights_by_node(step, main, weight_views)
+    weights = _weights_by_node(step, main, weight_views)
+    weight_bytes = {
+        node: sum(tensor_type(w.meta["val"]).nbytes for w in new) for node, new in weights.items()
+    }
+    names = {node: [str(w.meta.get("name", w.name)) for w in new] for node, new in weights.items()}
     pieces = _split(main, weight_bytes)
-    groups = _group(pieces, weight_bytes)
+    groups = _group(pieces, weight_bytes, names)
     layer_of = {node: index for index, group in enumerate(groups) for node in group}
     for node in reversed(side):  # as late as its first user
         users = [layer_of[user] for user in node.users if user in layer_of]
@@ -113,8 +117,10 @@ def weights_of(node: fx.Node, weight_views: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _weights_by_node(step: StepGraph, main: list[fx.Node], views: set[fx.Node]) -> dict[fx.Node, int]:
-    """Bytes of weights that each node is the first to read."""
+def _weights_by_node(
+    step: StepGraph, main: list[fx.Node], views: set[fx.Node]
+) -> dict[fx.Node, set[fx.Node]]:
+    """The weights that each node is the first to read."""
     parameters = set(step.read_weights.values())
     seen: set[fx.Node] = set()
     out = {}
@@ -122,7 +128,7 @@ def _weights_by_node(step: StepGraph, main: list[fx.Node], views: set[fx.Node]) 
         new = (weights_of(node, views) & parameters) - seen
         seen |= new
         if new:
-            out[node] = sum(tensor_type(weight.meta["val"]).nbytes for weight in new)
+            out[node] = new
     return out
 
 
@@ -170,7 +176,9 @@ def _crossing_counts(main: list[fx.Node]) -> list[int]:
     return counts
 
 
-def _group(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> list[list[fx.Node]]:
+def _group(
+    pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int], names: dict[fx.Node, list[str]]
+) -> list[list[fx.Node]]:
     """Join pieces into layers: one repetition of a repeating run, or neighbours that do not repeat."""
     signatures = [_signature(piece) for piece in pieces]
     sizes = [sum(weight_bytes.get(node, 0) for node in piece) for piece in pieces]
@@ -205,6 +213,9 @@ def _group(pieces: list[list[fx.Node]], weight_bytes: dict[fx.Node, int]) -> lis
             join_neighbours(start, end)
             return
         at, period, count = run
+        at += _shift(
+            run, signatures[:end], [[n for node in piece for n in names.get(node, ())] for piece in pieces]
+        )
         visit(start, at)
         for repetition in range(count):
             first = at + repetition * period
@@ -234,6 +245,42 @@ def _best_run(signatures: list[str], sizes: list[int], start: int, end: int) -> 
                     best, best_bytes = (index, period, count), held
             index = run_end + 1
     return best
+
+
+def _shift(run: tuple[int, int, int], signatures: list[str], names: list[list[str]]) -> int:
+    """How many pieces later a run begins best.
+
+    A run may be followed by pieces like its first ones: the normalisation that ends every block of BERT also ends its
+    embedding. It could then begin anywhere among these. The weights' names decide: a repetition should hold those of
+    one module. They decide nothing else, so other names give other cuts of the same worth.
+    """
+    at, period, count = run
+    end = at + period * count
+    slack = 0
+    while (
+        slack < period and end + slack < len(signatures) and signatures[end + slack] == signatures[at + slack]
+    ):
+        slack += 1
+
+    def shared(shift: int) -> int:
+        total = 0
+        for first in range(at + shift, end + shift, period):
+            found = [name for own in names[first : first + period] for name in own]
+            total += common_prefix(found).count(".") + bool(found)
+        return total
+
+    return max(range(slack + 1), key=lambda shift: (shared(shift), -shift))
+
+
+def common_prefix(names: list[str]) -> str:
+    """The module that all these weights belong to, as far as their names tell."""
+    parts = [name.split(".") for name in names]
+    common = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        common.append(column[0])
+    return ".".join(common)
 
 
 def _signature(piece: list[fx.Node]) -> str:
