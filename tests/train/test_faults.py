@@ -51,6 +51,11 @@ def wide_mlp() -> nn.Module:
     return mlp(256)
 
 
+def deep_mlp() -> nn.Module:
+    """Layers that are all different, so that a plan has many bodies."""
+    return nn.Sequential(*(nn.Linear(width, width + 1) for width in range(8, 20)), nn.Linear(20, 4))
+
+
 def undisturbed(folder: Path, steps: int = STEPS, **options: object) -> Path:
     """The last checkpoint of a run that nothing happens to."""
     return trainer(folder, **options).fit(Numbers(), steps=steps, checkpoint_every=3).checkpoint
@@ -206,23 +211,31 @@ def test_many_quick_starts_and_stops_leave_nothing_behind(tmp_path: Path, store:
 def test_first_decodes_in_many_threads_at_once_are_safe(tmp_path: Path) -> None:
     """Roles that are threads decode the same job at the same moment, in a process that never did before.
 
-    msgspec's first look into a type crashed or hung then, in one start of thirty.
+    msgspec's first look into a type crashed then, in one start of thirty. CPython's ast.parse, which reads the
+    plan's bodies, fails when a thread at another depth of calls comes in between, say by way of the garbage collector.
     """
     program = """
-import sys, threading
+import gc, sys, threading
 from openwafer.cluster import _codec
 job = open(sys.argv[1], "rb").read()
+def collected(*_):
+    for _ in range(20): pass
+gc.callbacks.append(collected)
+gc.set_threshold(100)
 sys.setswitchinterval(1e-6)
 barrier, decoded = threading.Barrier(8), []
-def decode():
+def decode(depth):
+    if depth:
+        return decode(depth - 1)
     barrier.wait()
-    decoded.append(_codec.decode_job(job).plan.records)
-threads = [threading.Thread(target=decode) for _ in range(8)]
+    for _ in range(10):
+        decoded.append(len(_codec.decode_job(job).plan.body))
+threads = [threading.Thread(target=decode, args=(3 * index,)) for index in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join(30)
-sys.exit(len(decoded) != 8)
+sys.exit(len(decoded) != 80)
 """
-    plan = trainer(tmp_path).plan(Numbers())
+    plan = trainer(tmp_path, model=deep_mlp).plan(Numbers())
     (tmp_path / "job").write_bytes(encode_job(Job(plan=plan, seed=0, start="")))
 
     ended = subprocess.run([sys.executable, "-c", program, str(tmp_path / "job")], timeout=60)

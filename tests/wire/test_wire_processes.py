@@ -212,3 +212,21 @@ def test_endpoints_travel_only_to_a_spawned_process_and_stay_usable_if_refused(
         assert transport.endpoints("system0").inbox("commands").receive(timeout_s=1) == "still here"
         with pytest.raises(InputError, match="already in use in this process"):
             pickle.dumps(transport.endpoints("system0"))
+
+
+def test_references_alone_never_fill_the_way_back() -> None:
+    """A run in RAM sends references only and never waits for a slot: its releases must be read all the same.
+
+    A pipe holds 64 KiB, some 5,400 releases; a training run that sent more came to a stop.
+    """
+    messages = 10_000
+    with SharedTransport() as transport:
+        transport.ring("weights", slots=0, slot_bytes=1, writer="memoryx", readers=["system0"])
+        start(wire_roles.release_references, transport.endpoints("system0"), messages)
+        transport.started()
+        writer = transport.endpoints("memoryx").writer("weights")
+        for number in range(messages):
+            writer.commit_reference(number, timeout_s=10)
+        writer.drain(timeout_s=10)
+
+    assert writer.stats.messages == messages

@@ -47,6 +47,14 @@ def read_stream(endpoints: Endpoints, messages: int) -> None:
     endpoints.outbox("results").send([endpoints.role, reader.stats.messages, reader.stats.moved_bytes])
 
 
+def release_references(endpoints: Endpoints, messages: int) -> None:
+    """Receive and release at once, as a system does with weights that it reads in place."""
+    with endpoints as ends:
+        reader = ends.reader("weights")
+        for _ in range(messages):
+            reader.release(reader.receive(timeout_s=10).ticket)
+
+
 def hold_one_message(endpoints: Endpoints) -> None:
     """Receive one message, say so, and never release it."""
     endpoints.reader("weights").receive(timeout_s=10)

@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,12 +48,12 @@ def measure_disk(folder: Path, nbytes: int = PROBE_BYTES) -> tuple[float, float]
     nbytes: of the probe, in whole chunks; a store that is smaller than the default needs no more than its own size.
     Raises StorageError if there is no room for the probe.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"probe-{os.getpid()}"
     data = aligned_buffer(CHUNK_BYTES)
     data[:] = os.urandom(CHUNK_BYTES)
     chunks = max(1, min(nbytes, PROBE_BYTES) // CHUNK_BYTES)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         fd = _open_direct(path)
         try:
             started = time.perf_counter()
@@ -70,7 +71,8 @@ def measure_disk(folder: Path, nbytes: int = PROBE_BYTES) -> tuple[float, float]
             f"{folder} takes no file of {chunks * CHUNK_BYTES // MIB} MiB: {error.strerror}; free some room"
         ) from error
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     return chunks * CHUNK_BYTES / (done - written), chunks * CHUNK_BYTES / (written - started)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 
 from openwafer.cluster._job import Job
@@ -10,6 +12,9 @@ from openwafer.cluster._job import Job
 # two role threads that did so at the same time crashed or hung.
 _JOB = msgspec.msgpack.Decoder(Job)
 
+# CPython 3.11 counts the depth of `ast.parse` for all threads together: two at once may end in a SystemError.
+_parsing = threading.Lock()
+
 
 def encode_job(job: Job) -> bytes:
     """The job as msgpack."""
@@ -17,5 +22,8 @@ def encode_job(job: Job) -> bytes:
 
 
 def decode_job(data: bytes) -> Job:
-    """Read a job. Any thread may."""
-    return _JOB.decode(data)
+    """Read a job, its plan's bodies parsed. Any thread may."""
+    job = _JOB.decode(data)
+    with _parsing:
+        _ = job.plan.body  # parsed here and kept by the plan
+    return job

@@ -64,8 +64,8 @@ class LocalCluster:
             raise InputError(
                 f"LocalCluster: memoryx_memory is {self.memoryx_memory!r}; give a size such as 2GiB, or None"
             )
-        kind, colon, folder = self.memoryx.partition(":")
-        if kind not in ("ram", "disk") or (colon and (kind == "ram" or not folder)):
+        store, colon, folder = self.memoryx.partition(":")
+        if store not in ("ram", "disk") or (colon and (store == "ram" or not folder)):
             raise InputError(
                 f"LocalCluster: memoryx is {self.memoryx!r}; write ram, disk or disk:/path/of/a/folder"
             )
@@ -81,9 +81,13 @@ class LocalCluster:
         if self.threads is not None:
             _at_least("LocalCluster", "threads", self.threads, 1, "a number, or None to share the cores")
         try:
-            torch.device(self.device)
+            kind = torch.device(self.device).type
         except (RuntimeError, TypeError) as error:
-            raise InputError(f"LocalCluster: device is {self.device!r}; write cpu, cuda or cuda:0") from error
+            raise InputError(f"LocalCluster: device is {self.device!r}; write cpu") from error
+        if kind != "cpu":
+            raise InputError(
+                f"LocalCluster: device is {self.device!r}, but systems compute on the CPU in this version; write cpu"
+            )
         if not self.stall_s > 0:
             raise InputError(f"LocalCluster: stall_s is {self.stall_s!r}, but it must be above 0 seconds")
 

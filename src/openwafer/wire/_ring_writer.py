@@ -138,6 +138,8 @@ class RingWriter:
     def _send(self, slot: int, nbytes: int, token: object, timeout_s: float | None) -> int:
         deadline = Deadline(timeout_s)
         self._waiter.check()
+        # References never wait for a slot: without this, releases that nobody reads would fill the readers' pipes.
+        self._collect()
         for reader in sorted(self._left):
             raise self._lost(reader)
         ticket = self._next_ticket
