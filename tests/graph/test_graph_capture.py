@@ -11,7 +11,7 @@ import textwrap
 import pytest
 import torch
 import torch.nn.functional as F
-from graph_cases import ADAMW, FAMILIES, Family, captured, family
+from graph_cases import ADAMW, FAMILIES, RECIPES, Family, captured, family
 from torch import nn
 
 from openwafer.artifact import TensorType
@@ -300,7 +300,8 @@ def test_running_statistics_are_outputs_of_the_step(kind):
             return self.norm(self.first(x).view(-1, 4, 4)).flatten(1)
 
     step = capture_of(Normed)
-    assert set(step.new_buffers) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    counted = {"norm.num_batches_tracked"} if kind is nn.BatchNorm1d else set()  # as in torch
+    assert set(step.new_buffers) == {"norm.running_mean", "norm.running_var"} | counted
     assert "aten.native_batch_norm.default" not in {op_name(node) for node in step.graph.nodes}
     still = capture_of(Normed, rule=None, train=False)
     assert not still.new_buffers
@@ -330,7 +331,7 @@ PLAN_7B = """
 @pytest.mark.slow
 def test_a_model_of_7_billion_parameters_is_planned_in_little_memory():
     """27 GB of weights are planned in under 4 GB, most of it torch itself: nothing of the model's size is allocated."""
-    recipe = str(family("llama").make.__globals__["RECIPES"] / "llama.py")
+    recipe = str(RECIPES / "llama.py")
 
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PLAN_7B), recipe], capture_output=True, text=True, timeout=250

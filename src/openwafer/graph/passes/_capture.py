@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from openwafer.artifact import TensorType
-from openwafer.base import CaptureError
+from openwafer.base import CaptureError, WaferError
 from openwafer.graph.ir import RNG, SAMPLE_FRACTION, StepGraph, verify
 from openwafer.graph.passes import _fake_ops  # noqa: F401 - registers shapes
 from openwafer.graph.passes._clean import clean
@@ -94,6 +94,11 @@ def capture(
         fraction = torch.empty((), dtype=torch.float32)
         rng = torch.empty((), dtype=torch.int64)
 
+    if rule is not None and not trained:
+        raise CaptureError(
+            f"{type(module).__name__} has no trainable parameter (of {len(parameters)}, all have requires_grad=False), so "
+            "training would change nothing; set requires_grad=True on those that should learn"
+        )
     aliases = {**tied, **tied_buffers}
     trail = ModuleTrail(module)
     names_without_gradient: list[str] = []
@@ -182,7 +187,7 @@ def capture(
         stack.enter_context(_exporting())
         try:
             traced = make_fx(flat_step, tracing_mode="real", record_stack_traces=False)(*flat)
-        except CaptureError:
+        except WaferError:  # says already what is wrong, and with which part
             raise
         except Exception as error:
             raise explain(error, trail) from error
