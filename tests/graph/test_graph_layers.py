@@ -346,3 +346,40 @@ def test_other_layers_for_another_microbatch_are_refused():
             lambda samples, train: fickle.capture(samples, ADAMW if train else None, train),
             PlanOptions(batch=8, microbatch=3),
         )
+
+
+def test_a_detached_use_of_a_weight_holds_its_update_back():
+    """The early layer's backward reads the weight as it was, so it sends zeros, and the gradient is complete with it."""
+
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.head = (nn.Linear(32, 32) for _ in range(3))
+
+        def forward(self, x):
+            x = torch.tanh(F.linear(self.first(x), self.head.weight.detach()))
+            return self.head(torch.tanh(self.middle(x)))
+
+    table = BodyTable()
+    step = _vector_family(Detached).capture()
+    for _ in range(2):  # cutting a step again, as planning does, adds nothing
+        made = assemble(step, table)
+
+    parts = [
+        (index, gradient.value)
+        for index, layer in enumerate(made.layers)
+        for gradient in layer.gradients
+        if gradient.weight == "head.weight"
+    ]
+    readers = [i for i, layer in enumerate(made.layers) if "head.weight" in layer.backward.inputs]
+    assert len(parts) == 2
+    assert parts[0][0] == min(readers)
+    assert sum(op_name(node) == "aten.zeros.default" for node in step.graph.nodes) == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_update_of_these_models_is_held_back(name):
+    """Zeros cost memory and traffic; ordinary models, tied ones included, need none."""
+    assembled(name)
+
+    assert not any("zero_gradient" in node.meta for node in captured(name).graph.nodes)

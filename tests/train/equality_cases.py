@@ -116,11 +116,11 @@ class Case:
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of a batch as RunConfig says that it is called."""
+        if self.loss is None:
+            found = self.module(**batch) if isinstance(batch, dict) else self.module(*batch)
+            return found if isinstance(found, Tensor) else found.loss
         if isinstance(batch, dict):
             names = inspect.signature(type(self.module).forward).parameters
-            if self.loss is None:
-                found = self.module(**batch)
-                return found if isinstance(found, Tensor) else found.loss
             return self.loss(self.module(**{k: v for k, v in batch.items() if k in names}), batch)
         return self.loss(self.module(*batch[:-1]), batch[-1])
 

@@ -97,6 +97,22 @@ class SharedBlocks(nn.Module):
         return F.cross_entropy(self.head(x).flatten(0, 1), labels.flatten())
 
 
+class Detached(nn.Module):
+    """The head's weight is read early on as well, where no gradient flows to it, but one flows past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.head = nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = torch.tanh(F.linear(self.first(x), self.head.weight.detach()))
+        for layer in self.layers:
+            x = x + torch.tanh(layer(x))
+        return self.head(x)
+
+
 class Frozen(nn.Module):
     """Five linear layers, some of them frozen."""
 
@@ -153,6 +169,17 @@ def test_weights_of_many_uses_get_the_sum_of_their_gradients(execution, systems,
 def test_weights_of_many_uses_and_one_microbatch_are_bitwise_equal(tmp_path):
     """With one microbatch the uses are added from the last to the first, as autograd does."""
     same_bits(streamed(shared(), tmp_path), plain(shared()))
+
+
+@pytest.mark.parametrize(("execution", "systems", "store"), CLUSTERS)
+def test_a_weight_is_not_updated_while_a_layer_still_reads_it(execution, systems, store, tmp_path):
+    """Its gradient is complete after the head's backward, but an earlier layer's backward reads it as it was."""
+    torch.manual_seed(0)
+    case = Case("detached", Detached(), numbers(16, 16), cross_entropy)
+
+    found = streamed(case, tmp_path, systems=systems, execution=execution, store=store, microbatch=2)
+
+    same_bits(found, plain(case, replicas_of(execution, systems, (2, 2, 2, 2))))
 
 
 @pytest.mark.parametrize(("execution", "systems", "store"), CLUSTERS)
@@ -250,3 +277,26 @@ def test_batch_statistics_of_several_systems_are_those_of_the_first(recompute, t
     expected = plain(case, ((4,), (4,)), around=lambda step, row: OnlyFirst(row))
 
     same_bits(streamed(case, tmp_path, systems=2, recompute=recompute), expected)
+
+
+class NormedTokens(nn.Module):
+    """Batch normalisation of tokens, whose features are the last dim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, x):
+        x = self.first(x.view(-1, 4, 8))
+        return self.head(self.norm(x.transpose(1, 2)).transpose(1, 2)).mean(1)
+
+
+@pytest.mark.parametrize("execution", ["weight_streaming", "pipelined"])
+def test_a_result_that_lies_otherwise_than_traced_is_no_obstacle(execution, tmp_path):
+    """Batch normalisation of a transposed tensor has other strides in fact than in tracing."""
+    torch.manual_seed(0)
+    case = Case("tokens", NormedTokens(), numbers(32, 8), cross_entropy)
+
+    same_bits(streamed(case, tmp_path, execution=execution, microbatch=4), plain(case, ((4, 4),)))

@@ -13,7 +13,7 @@ from openwafer.cluster._job import Job
 _JOB = msgspec.msgpack.Decoder(Job)
 
 # CPython 3.11 counts the depth of `ast.parse` for all threads together: two at once may end in a SystemError.
-_parsing = threading.Lock()
+parsing = threading.Lock()
 
 
 def encode_job(job: Job) -> bytes:
@@ -24,6 +24,6 @@ def encode_job(job: Job) -> bytes:
 def decode_job(data: bytes) -> Job:
     """Read a job, its plan's bodies parsed. Any thread may."""
     job = _JOB.decode(data)
-    with _parsing:
+    with parsing:
         _ = job.plan.body  # parsed here and kept by the plan
     return job

@@ -9,6 +9,7 @@ import torch
 
 from openwafer.base import RoleError, StorageError, WaferError
 from openwafer.base import errors as error_classes
+from openwafer.cluster._codec import parsing
 from openwafer.cluster._messages import Failed
 from openwafer.wire import Aborted, Endpoints
 
@@ -29,11 +30,17 @@ def report_failure(role: str, error: BaseException, ends: Endpoints) -> None:
         )
     else:
         text = f"{kind}: {error}"
-        trace = "".join(traceback.format_exception(error))
+        trace = format_trace(error)
     try:
         ends.outbox("reports").send(Failed(role, kind, text, trace))
     except WaferError:
         return
+
+
+def format_trace(error: BaseException) -> str:
+    """The traceback, with the lines of the source. Any thread may."""
+    with parsing:  # Python parses those lines to mark the part that failed
+        return "".join(traceback.format_exception(error))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

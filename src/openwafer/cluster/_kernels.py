@@ -105,7 +105,9 @@ class Kernels:
             return LOSSES[instr.op], {}
         if self._matmul is not None and (chosen := self._matmul(body, position)) is not None:
             return chosen, {}
-        op = overload(instr.op)
+        # Some kernels lay their results out otherwise than tracing foretold (batch normalisation of a transposed
+        # tensor does): then a view needs a copy. Where it needs none, reshape is the view.
+        op = overload("aten.reshape.default" if instr.op == "aten.view.default" else instr.op)
         if in_place and instr.op in FUSED:
             return fused_in_place(op), {}
         makes = not any(True for _ in instr.operands)

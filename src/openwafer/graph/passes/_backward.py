@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
 from openwafer.graph.ir import StepGraph, is_view, op_name, tensor_type
@@ -69,7 +70,50 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
             contributions[max((layer for layer in homes if layer <= made), default=min(homes))].append(
                 (value, name)
             )
+    _hold_back(step, home, views, stages, contributions)
     return BackwardLayers(stages, views, contributions)
+
+
+def _hold_back(
+    step: StepGraph,
+    home: dict[fx.Node, set[int]],
+    views: set[fx.Node],
+    stages: list[list[fx.Node]],
+    contributions: list[list[tuple[fx.Node, str]]],
+) -> None:
+    """Let the last layer whose backward reads a weight add to its gradient, if only zeros.
+
+    A weight is updated as soon as its gradient is complete. Where no gradient flows to an early use of it (the weight
+    was detached there), that would be before the use's own backward, which may need the weight as it was.
+    """
+    readers: dict[fx.Node, int] = {}
+    for index in reversed(range(len(stages))):
+        for node in stages[index]:
+            readers.update(dict.fromkeys(weights_of(node, views), index))
+        if stages[index]:  # a backward that recomputes reads what its forward read
+            readers.update({weight: index for weight, layers in home.items() if index in layers})
+    first = {name: index for index in reversed(range(len(stages))) for _, name in contributions[index]}
+    for name, made in first.items():
+        reader = readers.get(step.read_weights[name], made)
+        if reader < made:
+            zeros = _zero_gradient(step, name)
+            stages[reader].append(zeros)
+            contributions[reader].append((zeros, name))
+
+
+def _zero_gradient(step: StepGraph, name: str) -> fx.Node:
+    """A node that makes zeros like a weight's gradient; one per weight, however often the step is cut."""
+    placeholder = step.weights[name]
+    if "zero_gradient" not in placeholder.meta:
+        value = step.gradients[name].meta["val"]
+        with step.graph.inserting_before(step.graph.output_node()):
+            node = step.graph.call_function(
+                torch.ops.aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}
+            )
+        node.meta["val"] = value
+        placeholder.meta["zero_gradient"] = node
+    found: fx.Node = placeholder.meta["zero_gradient"]
+    return found
 
 
 def _homes(step: StepGraph, forward: ForwardLayers) -> dict[fx.Node, set[int]]:
