@@ -47,7 +47,6 @@ def test_not_a_number_is_an_argument_too():
     assert math.isnan(found)
 
 
-@pytest.mark.xfail(strict=True, raises=PlanError, reason="the text form is Python, where `from` is a keyword")
 def test_operators_named_after_python_keywords_have_a_text_form():
     """`x.random_(0, 9)` is the operator aten.random.from, and its argument is called `from`."""
     instr = Instr("aten.random.from", (Ref(0),), (("from", 0), ("to", 9)), (F32,))

@@ -34,7 +34,7 @@ from openwafer.cluster import Coordinator, Job, Step, StepDone, _system
 from openwafer.cluster._codec import decode_job, encode_job
 from openwafer.cluster._failures import format_trace
 from openwafer.cluster.store import DiskStore, list_checkpoints
-from openwafer.train import _trainer
+from openwafer.train import _run
 from openwafer.train.data import Batch
 from openwafer.train.report import Timeline, _reporter
 
@@ -107,7 +107,7 @@ def test_a_run_that_loses_roles_ends_with_the_weights_of_an_undisturbed_one(
 
 def test_a_role_that_dies_every_time_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beginning again for ever would hide a machine that is too small."""
-    monkeypatch.setattr(_trainer, "MAX_RECOVERIES", 1)
+    monkeypatch.setattr(_run, "MAX_RECOVERIES", 1)
     killed = []
 
     def killer(done: StepDone) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import keyword
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,8 +185,10 @@ def print_body(body: Body) -> str:
         types = ", ".join(map(str, instr.types))
         types = types if len(instr.types) == 1 else f"({types},)" if instr.types else "()"
         view = "" if instr.view_of is None else f" @ v{instr.view_of}"
-        args = ", ".join([*map(_print_arg, instr.args), *(f"{k}={_print_arg(v)}" for k, v in instr.kwargs)])
-        lines.append(f"    v{len(body.inputs) + position}: {types}{view} = {instr.op}({args})")
+        args = ", ".join(
+            [*map(_print_arg, instr.args), *(f"{_spelt(k)}={_print_arg(v)}" for k, v in instr.kwargs)]
+        )
+        lines.append(f"    v{len(body.inputs) + position}: {types}{view} = {_spelt(instr.op)}({args})")
     lines.append("    return " + (", ".join(f"v{i}" for i in body.outputs) or "()"))
     return "\n".join(lines) + "\n"
 
@@ -223,6 +226,15 @@ def _refs(arg: Arg) -> Iterator[int]:
             yield from _refs(item)
 
 
+def _spelt(op: str) -> str:
+    """A name as Python can parse it: what is named like a keyword (`aten.random.from`) gets an underscore."""
+    return ".".join(f"{part}_" if keyword.iskeyword(part) else part for part in op.split("."))
+
+
+def _unspelt(text: str) -> str:
+    return ".".join(part[:-1] if keyword.iskeyword(part[:-1]) else part for part in text.split("."))
+
+
 def _print_arg(arg: Arg) -> str:
     if isinstance(arg, Ref):
         return f"v{arg.index}"
@@ -247,9 +259,9 @@ def _parse_instr(statement: ast.stmt) -> Instr:
     else:
         types = (_parse_type(annotation),)
     return Instr(
-        op=ast.unparse(call.func),
+        op=_unspelt(ast.unparse(call.func)),
         args=tuple(_parse_arg(argument) for argument in call.args),
-        kwargs=tuple((keyword.arg or "", _parse_arg(keyword.value)) for keyword in call.keywords),
+        kwargs=tuple((_unspelt(entry.arg or ""), _parse_arg(entry.value)) for entry in call.keywords),
         types=types,
         view_of=view_of,
     )

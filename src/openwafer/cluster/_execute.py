@@ -38,7 +38,8 @@ def compile_body(body: Body, kernels: Kernels) -> Compiled:
             call, extra = kernels.find(body, position, in_place)
             names[f"op{position}"] = call
             parts = [_argument(arg, names) for arg in instr.args]
-            parts += [f"{key}={_argument(value, names)}" for key, value in instr.kwargs]
+            # An argument may be named like a keyword of Python (`from`), so names are passed as text.
+            parts += [f"**{{{key!r}: {_argument(value, names)}}}" for key, value in instr.kwargs]
             parts += [f"{key}={_argument_name(value, names)}" for key, value in extra.items()]
             lines.append(f"    {target} = op{position}({', '.join(parts)})")
         if position in dying:
