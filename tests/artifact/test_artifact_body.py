@@ -55,6 +55,14 @@ def test_operators_named_after_python_keywords_have_a_text_form():
     assert parse_body(print_body(body)) == body
 
 
+def test_a_name_that_begins_like_a_keyword_is_left_alone():
+    """`int` without its last letter is `in`: aten.transpose.int must not lose it."""
+    instr = Instr("aten.transpose.int", (Ref(0), 0, 1), (), (TensorType("float32", (8, 4)),), view_of=0)
+    body = Body((F32,), (instr,), (1,))
+
+    assert parse_body(print_body(body)) == body
+
+
 def test_the_text_of_the_documentation_is_what_is_printed():
     """The example in the module's docstring."""
     mm = Body(

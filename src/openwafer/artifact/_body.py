@@ -232,7 +232,9 @@ def _spelt(op: str) -> str:
 
 
 def _unspelt(text: str) -> str:
-    return ".".join(part[:-1] if keyword.iskeyword(part[:-1]) else part for part in text.split("."))
+    return ".".join(
+        part[:-1] if part.endswith("_") and keyword.iskeyword(part[:-1]) else part for part in text.split(".")
+    )
 
 
 def _print_arg(arg: Arg) -> str:
