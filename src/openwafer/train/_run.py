@@ -57,6 +57,8 @@ from openwafer.train.data import BatchSource
 from openwafer.train.report import EvalReport, Reporter, RunFolder, StepReport, Timeline
 
 TIMELINE_STEPS = 3
+WORTH_PREDICTING_FLOPS = 10**9
+"""A smaller step is over in a moment, and what it costs to start operators outweighs what they compute."""
 MAX_RECOVERIES = 3
 SLOW_BYTES_PER_S, SLOW_FLOPS_PER_S = 20e6, 1e9
 """A disk and a system that are slower than these are taken for stalled, after `stall_s`."""
@@ -204,6 +206,8 @@ class Run:
 
     def _predict(self, reporter: Reporter, choices: Mapping[str, str]) -> StepTime | None:
         """Measure each body and the disk for a moment, and say what a step should take."""
+        if self.plan.flops_per_step < WORTH_PREDICTING_FLOPS:
+            return None
         cluster = self.setup.cluster
         if cluster.device != "cpu":
             return None
