@@ -32,6 +32,7 @@ OPERATORS = [
     "wafer.seeded",
     "wafer.constant",
     "getitem",
+    "aten.transpose.int",
 ]
 
 types = st.builds(

@@ -35,6 +35,7 @@ def check_plan(plan: Plan) -> None:
             check_programs(plan, train)
             check_streams(plan, train)
     check_gradients(plan)
+    check_updates_come_last(plan)
     check_update(plan)
 
 
@@ -86,6 +87,23 @@ def check_gradients(plan: Plan) -> None:
         assert sorted(sent) == [index for index, layer in enumerate(layers) if layer.gradients]
     trained = {weight.name for record in plan.records for weight in record.trained}
     assert {gradient.weight for layer in layers for gradient in layer.gradients} == trained
+
+
+def check_updates_come_last(plan: Plan) -> None:
+    """A record is updated when its last gradient is in: by then no program may load it again."""
+    for system in plan.systems:
+        layers = layers_for(plan, system.rows[0], True)
+        last_gradient: dict[int, int] = {}
+        last_load: dict[int, int] = {}
+        for position, action in enumerate(system.program):
+            if isinstance(action, SendGradients):
+                for gradient in layers[action.layer].gradients:
+                    last_gradient[plan.record_of[gradient.weight]] = position
+            elif isinstance(action, (Load, Backward)):
+                for record in layers[action.layer].records:
+                    last_load[record] = position
+        for record, position in last_gradient.items():
+            assert last_load[record] < position, f"{plan.records[record].name} is read after its update"
 
 
 def check_update(plan: Plan) -> None:

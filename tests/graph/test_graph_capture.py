@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from graph_cases import ADAMW, FAMILIES, RECIPES, Family, captured, family
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from openwafer.artifact import TensorType
 from openwafer.base import CaptureError, InputError
@@ -305,6 +306,48 @@ def test_running_statistics_are_outputs_of_the_step(kind):
     assert "aten.native_batch_norm.default" not in {op_name(node) for node in step.graph.nodes}
     still = capture_of(Normed, rule=None, train=False)
     assert not still.new_buffers
+
+
+def test_recurrent_layers_are_captured_as_operators_that_any_system_can_run():
+    """oneDNN's LSTM would pass its backward a workspace that is not described by any type."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x.view(-1, 4, 4))[0].flatten(1)
+
+    enabled = torch._C._get_mkldnn_enabled()
+    names = {op_name(node) for node in capture_of(Recurrent).graph.nodes}
+
+    assert not [name for name in names if "mkldnn" in name]
+    assert torch._C._get_mkldnn_enabled() == enabled
+
+
+def test_a_modules_own_checkpoints_are_not_captured_twice():
+    """The same graph as without: the plan decides what is recomputed."""
+
+    class Blocks(nn.Module):
+        def __init__(self, reentrant) -> None:
+            super().__init__()
+            self.first = nn.Linear(16, 16)
+            self.block = nn.Sequential(nn.Linear(16, 32), nn.Dropout(0.5), nn.Linear(32, 16))
+            self.reentrant = reentrant
+
+        def forward(self, x):
+            x = self.first(x)
+            if self.reentrant is None:
+                return self.block(x)
+            return checkpoint(self.block, x, use_reentrant=self.reentrant)
+
+    plain, once, twice = (
+        [op_name(node) for node in capture_of(lambda kind=kind: Blocks(kind)).graph.nodes]
+        for kind in (None, False, True)
+    )
+
+    assert plain == once == twice
 
 
 def test_no_global_generator_is_drawn_from():

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from graph_cases import FAMILIES, SEQ, captured, family, planned
+import torch
+import torch.nn.functional as F
+from graph_cases import ADAMW, FAMILIES, SEQ, Family, captured, family, planned
 from plan_checks import check_plan
+from torch import nn
 
-from openwafer.artifact import Mode, Plan, parse_body, plan_from_json, plan_to_json, print_body
+from openwafer.artifact import Mode, Plan, TensorType, parse_body, plan_from_json, plan_to_json, print_body
 from openwafer.base import PlanError
-from openwafer.graph import PlanOptions, plan_job
+from openwafer.graph import PlanOptions, StepGraph, plan_job
 from openwafer.train.optim import AdamW, DynamicLossScale, Lion, clip_by_global_norm
 
 OPTIONS = [
@@ -225,3 +228,79 @@ def test_the_captures_are_reused():
     planned("gpt", recompute=True)
 
     assert [node.name for node in captured("gpt").graph.nodes] == before
+
+
+class Crossing(nn.Module):
+    """A decoder whose every layer reads the encoder's result, and normalises what came before the encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Linear(16, 16)
+        self.encoder = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.norm = nn.LayerNorm(16)
+        self.decoder = nn.ModuleList(nn.Bilinear(16, 16, 16) for _ in range(3))
+        self.head = nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.before(x)
+        memory = x
+        for layer in self.encoder:
+            memory = memory + torch.tanh(layer(memory))
+        y = self.norm(x)
+        for layer in self.decoder:
+            y = y + torch.tanh(layer(y, memory))
+        return self.head(y + self.norm(y))
+
+
+class Mixture(nn.Module):
+    """Branches that read one value each and meet at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        self.gate = nn.Linear(16, 4)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+        self.head = nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.first(x)
+        shares = self.gate(x).softmax(-1)
+        return self.head(x + sum(shares[:, i : i + 1] * torch.relu(e(x)) for i, e in enumerate(self.experts)))
+
+
+class Recurring(nn.Module):
+    """A cell used at every step of a sequence, unrolled by torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, num_layers=2, batch_first=True)
+        self.head = nn.Linear(8, 16)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.view(-1, 4, 4))[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda o: "-".join(f"{k[:4]}{v}" for k, v in o.items()) or "plain"
+)
+@pytest.mark.parametrize("make", [Crossing, Mixture, Recurring])
+def test_plans_of_models_that_are_no_chains_replay_over_names(make, options):
+    """A weight's gradient is made where the weight is loaded, and its update begins after its last use."""
+    kind = TensorType("float32", (16,))
+    shape = Family(make.__name__, make, {"input0": kind, "input1": kind}, F.mse_loss)
+    made = _unchained(make, shape)
+
+    check_plan(plan_job(shape.name, made, PlanOptions(**{"batch": 8, **options})))
+
+
+_made: dict[tuple, StepGraph] = {}
+
+
+def _unchained(make, shape):
+    def capture_step(samples, train):
+        key = (make, samples, train)
+        if key not in _made:
+            _made[key] = shape.capture(samples, ADAMW if train else None, train)
+        return _made[key]
+
+    return capture_step

@@ -109,10 +109,10 @@ class Case:
     def __post_init__(self) -> None:
         self.initial = {name: value.clone() for name, value in self.module.state_dict().items()}
 
-    def fresh(self, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The module with its initial values, in training mode; casts it where `dtype` is another."""
-        self.module.to(torch.float32).load_state_dict(self.initial)
-        return self.module.to(dtype).train()
+    def fresh(self) -> nn.Module:
+        """The module with its initial values, in training mode."""
+        self.module.load_state_dict(self.initial)
+        return self.module.train()
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of a batch as RunConfig says that it is called."""
@@ -232,7 +232,6 @@ def plain(
     *,
     steps: int = STEPS,
     optimizer: Optimizer = adamw,
-    dtype: torch.dtype = torch.float32,
     fraction: Callable[[int, int], float] = lambda rows, batch: rows / batch,
     permute: Callable[[int], Sequence[int]] | None = None,
     before_update: Callable[[nn.Module, torch.optim.Optimizer, int], None] = lambda *_: None,
@@ -245,7 +244,7 @@ def plain(
     Gradients of one replica add up in `.grad`; those of several are added as neighbours, ((0+1)+(2+3))+..., which is
     how SwarmX promises to add them. permute: another order of each batch's samples. scaler: makes a loss scale.
     """
-    module = case.fresh(dtype)
+    module = case.fresh()
     parameters = [p for p in module.parameters() if p.requires_grad]
     chosen = optimizer(module.parameters())
     scaling = scaler() if scaler else torch.amp.GradScaler("cpu", enabled=False)
@@ -260,7 +259,6 @@ def plain(
                 if isinstance(batch, dict)
                 else tuple(v[order] for v in batch)
             )
-        batch = _cast(batch, dtype)
         start, sums, collected = 0, [], []
         for sizes in replicas:
             chosen.zero_grad(set_to_none=True)
@@ -295,15 +293,6 @@ def _neighbours(parts: list[Tensor]) -> Tensor:
         return parts[0]
     half = 1 << (len(parts) - 1).bit_length() - 1
     return _neighbours(parts[:half]) + _neighbours(parts[half:])
-
-
-def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    def cast(value: Tensor) -> Tensor:
-        return value.to(dtype) if value.is_floating_point() else value
-
-    if isinstance(batch, dict):
-        return {name: cast(value) for name, value in batch.items()}
-    return tuple(cast(value) for value in batch)
 
 
 # --- the system under test --------------------------------------------------------------------------------

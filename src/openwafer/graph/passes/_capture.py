@@ -6,16 +6,17 @@ eager PyTorch itself would run. That is why a streamed step can equal an eager o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.stateless import _reparametrize_module
+from torch.utils import checkpoint as checkpointing
 
 from openwafer.artifact import TensorType
 from openwafer.base import CaptureError, WaferError
@@ -108,18 +109,18 @@ def capture(
         for name in trained:
             w[name] = w[name].detach().requires_grad_()
         out: dict[str, Any] = {}
-        with torch.enable_grad() if trained else torch.no_grad():
+        with ExitStack() as inside:
+            inside.enter_context(torch.enable_grad() if trained else torch.no_grad())
             used = {name: _cast(value, precision.compute) for name, value in w.items()} | dict(
                 tree["buffers"]
             )
             used.update({alias: used[name] for alias, name in aliases.items()})
             feed = {name: _cast(value, precision.compute) for name, value in tree["inputs"].items()}
 
-            def call(*args: Any, **kwargs: Any) -> Any:
-                return functional_call(module, used, args, kwargs, tie_weights=False)
-
+            # Loss functions and backward hooks may read the module as well: all of them find the traced weights in it.
+            inside.enter_context(_reparametrize_module(module, used, tie_weights=False))
             with torch.autocast("cpu", precision.autocast) if precision.autocast else nullcontext():
-                result = step(module, call, feed)
+                result = step(module, module, feed)
             loss, metrics = result if isinstance(result, tuple) else (result, {})
             if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
                 found = (
@@ -185,6 +186,8 @@ def capture(
         stack.enter_context(mode)
         stack.enter_context(trail)
         stack.enter_context(_exporting())
+        stack.enter_context(_without_checkpointing())
+        stack.enter_context(_without_onednn())
         try:
             traced = make_fx(flat_step, tracing_mode="real", record_stack_traces=False)(*flat)
         except WaferError:  # says already what is wrong, and with which part
@@ -305,3 +308,43 @@ class _exporting:  # noqa: N801 - a context manager used like a function
 
     def __exit__(self, *_: object) -> None:
         torch.compiler._is_exporting_flag = self.before
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Keep oneDNN's LSTM out of the graph: it hands its backward bytes of a size and meaning that only it knows.
+
+    Which kernels compute the operators that are captured is decided where they run.
+    """
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Let `torch.utils.checkpoint` run its function and no more: what is recomputed is for the plan to decide.
+
+    A traced checkpoint would hold each operator twice, and random operators with two different keys.
+    """
+
+    class Kept:
+        @staticmethod
+        def apply(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
+            return function(*args)
+
+    def kept(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+
+    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+    before = {name: getattr(checkpointing, name) for name in names}
+    for name, value in zip(names, (Kept, kept), strict=True):
+        setattr(checkpointing, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(checkpointing, name, value)
