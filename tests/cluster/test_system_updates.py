@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +13,12 @@ from hypothesis import strategies as st
 from system_cases import ADAMW, small
 
 from openwafer.artifact import Plan
-from openwafer.cluster._ledger import Ledger
 from openwafer.cluster._memory import gradients, stored_state, stored_weights
-from openwafer.cluster._memoryx import MemoryXRole
 from openwafer.cluster._messages import Step
 from openwafer.cluster._swarmx import reduce_in_place
-from openwafer.cluster._updates import Updater
+from openwafer.cluster.memoryx._ledger import Ledger
+from openwafer.cluster.memoryx._up import Updates
+from openwafer.cluster.memoryx._updater import Updater
 from openwafer.cluster.store import aligned_buffer
 from openwafer.graph import PlanOptions, UpdateRule, plan_job
 from openwafer.train.optim import (
@@ -199,23 +198,31 @@ class _Quiet:
         pass
 
 
-def _memoryx(stages: int) -> MemoryXRole:
-    """The parts of MemoryX that decide when a step begins and ends."""
-    role = MemoryXRole.__new__(MemoryXRole)
-    role.plan = SimpleNamespace(stages=stages, buffers=())
-    role.ledger = Ledger([0], _Quiet(), 5.0)
-    role.updater = SimpleNamespace(
-        begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}
+def _updates(stages: int) -> Updates:
+    """The updates of a plan with one frozen record and stages that read nothing."""
+    system = SimpleNamespace(rows=(1,), program=())
+    plan = SimpleNamespace(
+        stages=stages,
+        buffers=(),
+        update=SimpleNamespace(waits=False),
+        systems=[SimpleNamespace(stage=stage, **vars(system)) for stage in range(stages)],
+        layers={1: ()},
     )
-    role.job = SimpleNamespace(timeline_steps=0)
-    role.store = SimpleNamespace(keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0))
-    role.reports = SimpleNamespace(send=lambda *_: None)
-    role.trained, role.waits, role.start_step = [False], False, 0
-    role._step_lock = threading.Condition()
-    role._begun = role._gradients_seen = 0
-    role._contributions = Counter()
-    role._spans = None
-    return role
+    shared = SimpleNamespace(
+        plan=plan,
+        start_step=0,
+        ledger=Ledger([0], _Quiet(), 5.0),
+        updater=SimpleNamespace(
+            begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}
+        ),
+        store=SimpleNamespace(
+            keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)
+        ),
+        reports=SimpleNamespace(send=lambda *_: None),
+        trained=[False],
+        take_spans=lambda step: (),
+    )
+    return Updates(shared)
 
 
 def _step(number: int) -> Step:
@@ -224,44 +231,44 @@ def _step(number: int) -> Step:
 
 def test_a_stage_that_is_ahead_does_not_keep_another_from_ending_the_step():
     """It waits for the step before to be complete, but not with the lock that completing it takes."""
-    role = _memoryx(stages=2)
-    role._begin(_step(0))
-    role._end(_step(0), 0)
-    ahead = threading.Thread(target=role._begin, args=(_step(1),), daemon=True)
+    updates = _updates(stages=2)
+    updates.begin(_step(0))
+    updates.end(_step(0), 0)
+    ahead = threading.Thread(target=updates.begin, args=(_step(1),), daemon=True)
     ahead.start()
     ahead.join(0.2)
     assert ahead.is_alive()
 
-    other = threading.Thread(target=role._end, args=(_step(0), 1), daemon=True)
+    other = threading.Thread(target=updates.end, args=(_step(0), 1), daemon=True)
     other.start()
     other.join(2.0)
     ahead.join(2.0)
 
     assert not other.is_alive()
     assert not ahead.is_alive()
-    assert role.ledger.completed == 1
-    assert role._begun == 2
+    assert updates.shared.ledger.completed == 1
+    assert updates._begun == 2
 
 
 def test_a_stage_without_gradients_counts_for_its_own_step_only():
     """All its weights may be frozen: it ends each step at once, and must not end the next one before it began."""
-    role = _memoryx(stages=2)
+    updates = _updates(stages=2)
     done: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run_ahead() -> None:
         for number in range(3):
-            role._end(_step(number), 0)
+            updates.end(_step(number), 0)
             done.put(number)
 
     ahead = threading.Thread(target=run_ahead, daemon=True)
     ahead.start()
     ahead.join(0.3)
 
-    assert role.ledger.completed == 0
+    assert updates.shared.ledger.completed == 0
     assert done.qsize() == 1
     for number in range(3):
-        role._begin(_step(number))
-        role._end(_step(number), 1)
+        updates.begin(_step(number))
+        updates.end(_step(number), 1)
     ahead.join(2.0)
     assert not ahead.is_alive()
-    assert role.ledger.completed == 3
+    assert updates.shared.ledger.completed == 3

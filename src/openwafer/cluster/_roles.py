@@ -18,7 +18,7 @@ from openwafer.base import InputError, configure_logs
 from openwafer.cluster._codec import decode_job
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
-from openwafer.cluster._memoryx import MemoryXRole
+from openwafer.cluster.memoryx import MemoryXRole
 from openwafer.cluster._system import SystemRole
 from openwafer.wire import Aborted, Endpoints
 

@@ -24,12 +24,12 @@ class Ledger:
         self._ends = endpoints
         self._stall_s = stall_s
         self._changed = threading.Condition()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
         """Wake every waiter with the error of one thread."""
         with self._changed:
-            self._error = self._error or error
+            self.error = self.error or error
             self._changed.notify_all()
 
     def advance(self, record: int, version: int) -> None:
@@ -73,9 +73,9 @@ class Ledger:
         waited = 0.0
         with self._changed:
             while not ready():
-                if self._error is not None:
+                if self.error is not None:
                     # Aborted, because the thread that failed has reported its error already.
-                    raise Aborted(f"MemoryX stopped: {self._error}") from self._error
+                    raise Aborted(f"MemoryX stopped: {self.error}") from self.error
                 if not self._changed.wait(0.1):
                     self._ends.check()
                     waited += 0.1
