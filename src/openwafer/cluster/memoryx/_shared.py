@@ -1,0 +1,99 @@
+"""What the threads of MemoryX work on together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from openwafer.artifact import Mode, record_buffers
+from openwafer.base import StallError
+from openwafer.cluster._failures import report_failure
+from openwafer.cluster._job import Job, memoryx
+from openwafer.cluster._messages import Span
+from openwafer.cluster.memoryx._ledger import Ledger
+from openwafer.cluster.memoryx._updater import Updater
+from openwafer.cluster.store import Store, aligned_buffer
+from openwafer.wire import Aborted, Endpoints
+
+
+class Shared:
+    """One job's store, ledger, updater and buffers.
+
+    Buffers hold one record each, on its way from or to the disk. `ahead` holds whole records that the stream read for
+    a backward, so that their updates need no second read.
+    """
+
+    def __init__(self, job: Job, endpoints: Endpoints, store: Store, updater: Updater, step: int) -> None:
+        self.job = job
+        self.plan = job.plan
+        self.ends = endpoints
+        self.store = store
+        self.updater = updater
+        self.start_step = step
+        self.ledger = Ledger([step] * len(self.plan.records), endpoints, job.stall_s)
+        self.reports = endpoints.outbox("reports")
+        self.trained = [bool(record.trained) for record in self.plan.records]
+        self.reads_ahead = (
+            self.plan.store == "disk"
+            and not self.plan.update.waits
+            and self.plan.mode is Mode.WEIGHT_STREAMING
+        )
+        self._ahead: dict[int, memoryview] = {}
+        self._ahead_lock = threading.Lock()
+        self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        largest = max((record.nbytes for record in self.plan.records), default=0)
+        for _ in range(record_buffers(self.plan)):
+            self._buffers.put(aligned_buffer(largest))
+        self._spans: list[Span] | None = [] if job.timeline_steps else None
+
+    def guard(self, target: Callable[..., None], *arguments: Any) -> None:
+        """Run a thread's work; what goes wrong is reported and wakes every other thread."""
+        try:
+            target(*arguments)
+        except BaseException as error:
+            # In this order: a thread that the ledger wakes may not report before the one that failed.
+            report_failure(memoryx(), error, self.ends)
+            self.ledger.fail(error)
+
+    def take_buffer(self) -> memoryview:
+        """A free buffer. Raises StallError if none comes within the job's time."""
+        waited = 0.0
+        while True:
+            try:
+                return self._buffers.get(timeout=0.5)
+            except queue.Empty:
+                self.ends.check()
+                waited += 0.5
+                if self.ledger.error is not None:
+                    raise Aborted(f"MemoryX stopped: {self.ledger.error}") from self.ledger.error
+                if waited > self.job.stall_s:
+                    raise StallError(
+                        f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped"
+                    ) from None
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._buffers.put(buffer)
+
+    def put_ahead(self, record: int, buffer: memoryview) -> None:
+        """Keep a whole record for the update that follows."""
+        with self._ahead_lock:
+            self._ahead[record] = buffer
+
+    def take_ahead(self, record: int) -> memoryview | None:
+        with self._ahead_lock:
+            return self._ahead.pop(record, None)
+
+    def span(self, lane: str, name: str, started: float) -> None:
+        """Note work for the timeline, from `started` until now."""
+        if self._spans is not None:
+            self._spans.append(Span(lane, name, started, time.monotonic()))
+
+    def take_spans(self, step: int) -> tuple[Span, ...]:
+        """What was noted since the last call; after `job.timeline_steps` steps nothing more is."""
+        spans = self._spans
+        if spans is not None:
+            self._spans = [] if step + 1 - self.start_step < self.job.timeline_steps else None
+        return tuple(spans or ())

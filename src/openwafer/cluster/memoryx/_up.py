@@ -1,0 +1,234 @@
+"""Gradients up: SwarmX sums them, the update runs on the record's own bytes, and the record goes back to its place."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from openwafer.artifact import gradient_order, load_order, systems_of_stage
+from openwafer.cluster._job import system_role
+from openwafer.cluster._memory import gradients as gradient_views
+from openwafer.cluster._memory import stored_state, stored_weights
+from openwafer.cluster._messages import Step, Updated
+from openwafer.cluster._swarmx import reduce_in_place
+from openwafer.cluster._system import die
+from openwafer.cluster.memoryx._shared import Shared
+from openwafer.cluster.store import aligned_buffer
+from openwafer.wire import RingMessage, RingReader
+
+GRADIENT = "/gradient"
+Gradients = dict[str, torch.Tensor]
+
+
+class Updates:
+    """The update part of every step. Each stage has a thread in `run`; the last to finish a step closes it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self.plan = shared.plan
+        self.waits = self.plan.update.waits
+        self.steps = [queue.SimpleQueue[Step | None]() for _ in range(self.plan.stages)]
+        self._orders = [
+            gradient_order(self.plan, self.plan.systems[systems_of_stage(self.plan, stage)[0]])
+            for stage in range(self.plan.stages)
+        ]
+        self._expected = Counter(record for order in self._orders for _, record in order)
+        self._lock = threading.Lock()
+        self._begun = shared.start_step
+        self._ended_stages = 0
+        self._contributions: Counter[int] = Counter()
+        self._kept: dict[int, memoryview] = {}
+        self._writer = ThreadPoolExecutor(1, "write", torch.set_num_threads, (1,))
+
+    def run(self, stage: int) -> None:
+        """Update from the gradients of one stage, step by step, as its queue tells; None ends it."""
+        shared = self.shared
+        members = systems_of_stage(self.plan, stage)
+        readers = [shared.ends.reader("gradients", system_role(index)) for index in members]
+        while (step := self.steps[stage].get()) is not None:
+            if shared.job.fail == f"memoryx:{step.number}":
+                die()
+            for _, index in self._orders[stage]:
+                messages = [reader.receive(shared.job.stall_s) for reader in readers]
+                self._receive(step, stage, index, readers, messages)
+            self.end(step, stage)
+
+    def close(self) -> None:
+        """Wait until every record is written."""
+        self._writer.shutdown()
+
+    def begin(self, step: Step) -> None:
+        """Once per step, by whichever stage comes first."""
+        # Not under the lock: the stage that completes the step before needs it.
+        self.shared.ledger.wait_completed(step.number)
+        with self._lock:
+            if self._begun == step.number:
+                self.shared.updater.begin()
+                self._begun = step.number + 1
+                self._contributions = Counter()
+
+    def end(self, step: Step, stage: int) -> None:
+        """The last stage to get here closes the step."""
+        shared = self.shared
+        # A stage without gradients (all its weights frozen) must not run ahead and count for a later step.
+        self.begin(step)
+        with self._lock:
+            self._ended_stages += 1
+            if self._ended_stages < self.plan.stages:
+                return
+            self._ended_stages = 0
+        shared.updater.across()
+        if self.waits:
+            for index in self._apply_order():
+                grads = gradient_views(self.plan.records[index], self._kept[index])
+                self._apply(step, index, _named(grads), stage)
+        self._take_buffers(step)
+        logs = shared.updater.finish()
+        shared.ledger.set_globals_version(step.number + 1)
+        for index, trained in enumerate(shared.trained):
+            if trained:
+                shared.ledger.wait_version(index, step.number + 1)
+            elif shared.ledger.version[index] <= step.number:
+                shared.store.keep(index, step.number + 1)
+                shared.ledger.advance(index, step.number + 1)
+        shared.ledger.complete(step.number + 1)
+        shared.reports.send(
+            Updated(
+                step=step.number,
+                logs=logs,
+                globals=shared.updater.global_values,
+                bytes_read=shared.store.stats.bytes_read,
+                bytes_written=shared.store.stats.bytes_written,
+                spans=shared.take_spans(step.number),
+            )
+        )
+
+    def _receive(
+        self, step: Step, stage: int, index: int, readers: list[RingReader], messages: list[RingMessage]
+    ) -> None:
+        """The gradients of one record, from every system of a stage."""
+        record = self.plan.records[index]
+        for message in messages:
+            assert (message.token["record"], message.token["step"]) == (index, step.number), message.token
+        started = time.monotonic()
+        parts = [gradient_views(record, message.data) for message in messages]
+        summed = {name: reduce_in_place([part[name] for part in parts]) for name in parts[0]}
+        if len(messages) > 1:
+            self.shared.span(_lane(stage), f"reduce {record.name}", started)
+        self.begin(step)
+        waiting = self._expected[index] > 1 or self.waits
+        complete = self._keep(index, summed) if waiting else summed
+        if complete is not None and not waiting:
+            self._received(step, index, complete, stage)
+        for reader, message in zip(readers, messages, strict=True):
+            reader.release(message.ticket)
+        if complete is not None and waiting:
+            self._received(step, index, complete, stage)
+
+    def _keep(self, index: int, summed: Gradients) -> Gradients | None:
+        """Copy or add gradients into a buffer of MemoryX's own; returns them when all contributions are in."""
+        record = self.plan.records[index]
+        with self._lock:
+            if index not in self._kept:
+                self._kept[index] = aligned_buffer(record.gradient_bytes)
+            own = gradient_views(record, self._kept[index])
+            first = not self._contributions[index]
+            for name, value in summed.items():
+                if first:
+                    own[name].copy_(value)
+                else:
+                    own[name].add_(value)
+            self._contributions[index] += 1
+            return own if self._contributions[index] == self._expected[index] else None
+
+    def _received(self, step: Step, index: int, grads: Gradients, stage: int) -> None:
+        named = _named(grads)
+        with self._lock:
+            self.shared.updater.before(index, named)
+        if not self.waits:
+            self._apply(step, index, named, stage)
+
+    def _apply(self, step: Step, index: int, grads: Gradients, stage: int) -> None:
+        shared, record = self.shared, self.plan.records[index]
+        shared.ledger.wait_released(index)
+        buffer = shared.store.memory(index)
+        held: memoryview | None = None
+        if buffer is None:
+            held = shared.take_ahead(index)
+            if held is None:
+                held = shared.take_buffer()
+                started = time.monotonic()
+                shared.store.read(index, held)
+                shared.span(_lane(stage), f"read {record.name}", started)
+            buffer = held
+        started = time.monotonic()
+        shared.updater.apply(
+            index, {**stored_weights(record, buffer), **stored_state(record, buffer), **grads}
+        )
+        shared.span(_lane(stage), f"update {record.name}", started)
+        if held is None:
+            shared.store.write(index, step.number + 1, buffer)
+            shared.ledger.advance(index, step.number + 1)
+        else:
+            self._writer.submit(shared.guard, self._write, index, step.number + 1, held)
+
+    def _write(self, index: int, version: int, held: memoryview) -> None:
+        shared, record = self.shared, self.plan.records[index]
+        started = time.monotonic()
+        shared.store.write(index, version, held[: record.nbytes])
+        shared.span("memoryx write", f"write {record.name}", started)
+        shared.give_back(held)
+        shared.ledger.advance(index, version)
+
+    def _apply_order(self) -> list[int]:
+        """In the order in which the next forward asks for them."""
+        order: dict[int, None] = {}
+        for stage in range(self.plan.stages):
+            system = self.plan.systems[systems_of_stage(self.plan, stage)[0]]
+            order.update(dict.fromkeys(load_order(self.plan, system, True)))
+        return [index for index in order if self.shared.trained[index]]
+
+    def _take_buffers(self, step: Step) -> None:
+        """New batch statistics, from the first replica of every stage."""
+        shared = self.shared
+        if not self.plan.buffers:
+            return
+        values: dict[str, bytes] = {}
+        for stage in range(self.plan.stages):
+            source = system_role(systems_of_stage(self.plan, stage)[0])
+            number, own = shared.ends.inbox("buffers", source).receive(
+                shared.job.stall_s, type=tuple[int, dict[str, bytes]]
+            )
+            assert number == step.number
+            values.update(own)
+        home = self.plan.record_of
+        for index in sorted({home[name] for name in values}):
+            shared.ledger.wait_released(index)
+            if shared.trained[index]:
+                shared.ledger.wait_version(index, step.number + 1)
+            record = self.plan.records[index]
+            buffer = shared.store.memory(index)
+            held = None if buffer is not None else shared.take_buffer()
+            data = buffer if buffer is not None else shared.store.read(index, held)
+            for name, target in stored_weights(record, data).items():
+                if name in values:
+                    target.copy_(
+                        torch.frombuffer(bytearray(values[name]), dtype=target.dtype).view(target.shape)
+                    )
+            shared.store.write(index, step.number + 1, data)
+            if held is not None:
+                shared.give_back(held)
+
+
+def _named(grads: Gradients) -> Gradients:
+    """Gradients by the names under which an update reads them."""
+    return {name + GRADIENT: value for name, value in grads.items()}
+
+
+def _lane(stage: int) -> str:
+    return f"memoryx update{stage or ''}"
