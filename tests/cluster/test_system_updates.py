@@ -204,6 +204,8 @@ def _updates(stages: int) -> Updates:
     plan = SimpleNamespace(
         stages=stages,
         buffers=(),
+        records=(),
+        spills_gradients=False,
         update=SimpleNamespace(waits=False),
         systems=[SimpleNamespace(stage=stage, **vars(system)) for stage in range(stages)],
         layers={1: ()},
@@ -212,12 +214,8 @@ def _updates(stages: int) -> Updates:
         plan=plan,
         start_step=0,
         ledger=Ledger([0], _Quiet(), 5.0),
-        updater=SimpleNamespace(
-            begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}
-        ),
-        store=SimpleNamespace(
-            keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)
-        ),
+        updater=SimpleNamespace(begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}),
+        store=SimpleNamespace(keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)),
         reports=SimpleNamespace(send=lambda *_: None),
         trained=[False],
         take_spans=lambda step: (),

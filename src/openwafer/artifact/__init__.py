@@ -12,6 +12,14 @@ from openwafer.artifact._body import (
     print_body,
 )
 from openwafer.artifact._describe import describe_plan
+from openwafer.artifact._device_memory import (
+    BATCHES_ON_HOST,
+    VALUE_BUFFERS,
+    batch_slot_bytes,
+    boundary_bytes,
+    host_bytes_for,
+    weight_buffers,
+)
 from openwafer.artifact._liveness import call_of, drops
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
@@ -26,6 +34,7 @@ from openwafer.artifact._plan import (
     MemoryXMemory,
     Metric,
     Mode,
+    Part,
     Plan,
     ReceiveValues,
     Record,
@@ -56,6 +65,8 @@ from openwafer.artifact._traffic import (
 
 __all__ = [
     "ALIGN_BYTES",
+    "BATCHES_ON_HOST",
+    "VALUE_BUFFERS",
     "DTYPE_BYTES",
     "Action",
     "Arg",
@@ -71,6 +82,7 @@ __all__ = [
     "MemoryXMemory",
     "Metric",
     "Mode",
+    "Part",
     "Plan",
     "ReceiveValues",
     "Record",
@@ -101,6 +113,10 @@ __all__ = [
     "record_buffers",
     "streams_in_place",
     "systems_of_stage",
+    "weight_buffers",
+    "batch_slot_bytes",
+    "boundary_bytes",
+    "host_bytes_for",
     "value_slots",
     "weight_slots",
 ]

@@ -29,7 +29,7 @@ def describe_plan(plan: Plan) -> str:
     )
     lines.append(
         "update        after the last gradient, since something needs all of them (clipping, loss scaling): "
-        f"MemoryX keeps {format_bytes(plan.memoryx.gradients)} of gradients"
+        f"MemoryX keeps {_waiting(plan)} of gradients"
         if plan.update.waits
         else "update        as soon as the gradients of a layer are complete"
     )
@@ -39,13 +39,15 @@ def describe_plan(plan: Plan) -> str:
         lines.append(
             f"  system{index:<6} {format_bytes(memory.peak):>10}  (weights {format_bytes(memory.weights)}, "
             f"activations {format_bytes(memory.activations)}, gradients {format_bytes(memory.gradients)}, "
-            f"inputs {format_bytes(memory.inputs)})"
+            f"inputs {format_bytes(memory.inputs)}"
+            + (f", libraries {format_bytes(memory.reserve)}" if memory.reserve else "")
+            + ")"
         )
     held = plan.memoryx
     lines.append(
         f"  memoryx      {format_bytes(held.ram):>10}  (store {format_bytes(held.store_ram)}, "
         f"gradients {format_bytes(held.gradients)}, buffers {format_bytes(held.buffers)})"
-        + (f" and {format_bytes(held.store_disk)} on disk" if held.store_disk else "")
+        + (f" and {format_bytes(held.store_disk + held.gradients_disk)} on disk" if held.store_disk else "")
     )
     lines.append(
         f"  this host    {format_bytes(plan.host_bytes):>10}  for all roles, beyond Python and PyTorch themselves"
@@ -61,6 +63,15 @@ def describe_plan(plan: Plan) -> str:
         )
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines) + "\n"
+
+
+def _waiting(plan: Plan) -> str:
+    held = plan.memoryx
+    return (
+        f"{format_bytes(held.gradients_disk)} on disk"
+        if held.gradients_disk
+        else format_bytes(held.gradients)
+    )
 
 
 def _rows(plan: Plan) -> str:

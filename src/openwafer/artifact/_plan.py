@@ -6,6 +6,7 @@ A value of the step has one name everywhere. Names of weights, state and globals
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 
@@ -25,6 +26,19 @@ class Mode(StrEnum):
     PIPELINED = "pipelined"
 
 
+class Part(msgspec.Struct, frozen=True):
+    """What a tensor of a record is of a larger one: its rows from `start` on.
+
+    A tensor without dims is no rows: it is a copy of the whole (the step count of each part of a weight).
+    """
+
+    whole: str
+    """The user's name of the whole tensor; checkpoints go by it."""
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    start: int
+
+
 class Tensor(msgspec.Struct, frozen=True):
     """One named tensor of a record; `offset` is in bytes from the start of its region."""
 
@@ -38,6 +52,8 @@ class Tensor(msgspec.Struct, frozen=True):
     """For weights: where it lies in the slot that systems receive."""
     trained: bool = False
     """For weights: has a gradient and an update."""
+    part: Part | None = None
+    """For a row shard: where it belongs."""
 
     @property
     def type(self) -> TensorType:
@@ -50,6 +66,23 @@ class Tensor(msgspec.Struct, frozen=True):
     @property
     def stream_type(self) -> TensorType:
         return TensorType(self.stream_dtype or self.dtype, self.shape)
+
+    @property
+    def whole(self) -> str:
+        """The name under which checkpoints hold this tensor, or the larger one that it is a part of."""
+        return self.name if self.part is None else self.part.whole
+
+    @property
+    def whole_type(self) -> TensorType:
+        """Dtype and shape of the tensor of that name."""
+        return self.type if self.part is None else TensorType(self.dtype, self.part.shape)
+
+    @property
+    def whole_offset(self) -> int:
+        """Where this tensor's bytes begin in the whole one's."""
+        if self.part is None or not self.shape:
+            return 0
+        return self.part.start * (self.nbytes // self.shape[0])
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -90,8 +123,10 @@ def make_record(
     name: str,
     weights: list[tuple[str, TensorType, str, bool]],
     state: list[tuple[str, TensorType]],
+    parts: Mapping[str, Part] | None = None,
 ) -> Record:
-    """Lay out a record. `weights`: name, stored type, stream dtype, trained; `state`: name, type."""
+    """Lay out a record. `weights`: name, stored type, stream dtype, trained; `state`: name, type; `parts`: by name."""
+    parts = parts or {}
     offsets, weight_bytes = _offsets([kind for _, kind, _, _ in weights])
     stream_offsets, stream_bytes = _offsets([TensorType(cast, kind.shape) for _, kind, cast, _ in weights])
     state_offsets, state_bytes = _offsets([kind for _, kind in state])
@@ -109,13 +144,14 @@ def make_record(
                 stream_dtype=cast,
                 stream_offset=stream_offset,
                 trained=trained,
+                part=parts.get(key),
             )
             for (key, kind, cast, trained), offset, stream_offset in zip(
                 weights, offsets, stream_offsets, strict=True
             )
         ),
         state=tuple(
-            Tensor(name=key, dtype=kind.dtype, shape=kind.shape, offset=offset)
+            Tensor(name=key, dtype=kind.dtype, shape=kind.shape, offset=offset, part=parts.get(key))
             for (key, kind), offset in zip(state, state_offsets, strict=True)
         ),
         weight_bytes=weight_bytes,
@@ -263,6 +299,10 @@ class SystemMemory(msgspec.Struct, frozen=True):
     inputs: int
     peak: int
     """Largest sum at one moment; less than the sum of the parts, which peak at different moments."""
+    reserve: int = 0
+    """For a device with memory of its own, in the peak: what libraries and the allocator take there beside."""
+    host: int = 0
+    """For such a device: bytes of the host's memory through which its messages go."""
 
 
 class MemoryXMemory(msgspec.Struct, frozen=True):
@@ -274,6 +314,8 @@ class MemoryXMemory(msgspec.Struct, frozen=True):
     """Gradients that wait for others before an update."""
     buffers: int
     """Records on their way from and to the disk."""
+    gradients_disk: int = 0
+    """Gradients that wait on disk, because the budget has no room for them."""
 
     @property
     def ram(self) -> int:
@@ -306,6 +348,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     """ram or disk."""
     cached: tuple[int, ...]
     """Records that a disk store keeps in RAM as well."""
+    spills_gradients: bool
+    """Whether gradients that wait do so on disk."""
     slots: int
     """Layers of weights that may be on the way or in use at once."""
     bodies: dict[str, str]
@@ -337,11 +381,15 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     flops_per_step: int
     bubble: float
     notes: tuple[str, ...] = ()
+    own_memory: bool = False
+    """Whether systems compute in memory that is not the host's (GPUs): all that they receive is copied there."""
 
     @property
     def host_bytes(self) -> int:
         """Predicted peak of all roles together, when they share one host's memory, beyond what the processes take to
         start. Systems of one stage share their slots of weights; resident weights lie in the store."""
+        if self.own_memory:
+            return sum(system.memory.host for system in self.systems) + self.memoryx.ram
         slots = 0
         for stage in range(self.stages):
             members = [system for system in self.systems if system.stage == stage]

@@ -33,7 +33,12 @@ SystemMemory = Annotated[
 ]
 MemoryX = Annotated[str | None, typer.Option(help="ram, disk or disk:/path.", show_default=False)]
 MemoryXMemory = Annotated[
-    str | None, typer.Option("--memoryx-memory", help="RAM that a disk store may use.", show_default=False)
+    str | None,
+    typer.Option(
+        "--memoryx-memory",
+        help="RAM that a disk store may use, or auto: what hides the disk.",
+        show_default=False,
+    ),
 ]
 Execution = Annotated[
     str | None, typer.Option(help="auto, weight_streaming or pipelined.", show_default=False)
@@ -44,6 +49,9 @@ Microbatch = Annotated[
 Recompute = Annotated[str | None, typer.Option(help="auto, yes or no.", show_default=False)]
 Processes = Annotated[bool | None, typer.Option(help="Roles as processes or as threads.", show_default=False)]
 Threads = Annotated[int | None, typer.Option(help="Arithmetic threads per system.", show_default=False)]
+Device = Annotated[
+    str | None, typer.Option(help="What systems compute on: cpu, cuda or cuda:N.", show_default=False)
+]
 Folder = Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.", show_default=False)]
 
 
@@ -60,6 +68,7 @@ def train(
     recompute: Recompute = None,
     processes: Processes = None,
     threads: Threads = None,
+    device: Device = None,
     folder: Folder = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start the folder's run anew.")] = False,
@@ -80,6 +89,7 @@ def train(
         execution=execution,
         processes=processes,
         threads=threads,
+        device=device,
     )
     try:
         result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
@@ -101,6 +111,7 @@ def plan(
     execution: Execution = None,
     microbatch: Microbatch = None,
     recompute: Recompute = None,
+    device: Device = None,
     json: Annotated[
         Path | None, typer.Option(help="Write the whole plan there as JSON.", show_default=False)
     ] = None,
@@ -120,6 +131,7 @@ def plan(
         memoryx=memoryx,
         memoryx_memory=memoryx_memory,
         execution=execution,
+        device=device,
     )
     made = plan_config(config, evaluate=json is not None)
     sys.stdout.write(describe_plan(made))

@@ -18,8 +18,8 @@ from openwafer.base import InputError, configure_logs
 from openwafer.cluster._codec import decode_job
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
-from openwafer.cluster.memoryx import MemoryXRole
 from openwafer.cluster._system import SystemRole
+from openwafer.cluster.memoryx import MemoryXRole
 from openwafer.wire import Aborted, Endpoints
 
 

@@ -3,7 +3,7 @@
 from openwafer.graph.driver import PlanOptions, plan_job
 from openwafer.graph.ir import StepGraph
 from openwafer.graph.passes import Precision, StepFunction, UpdateRule, capture, gradient_name
-from openwafer.graph.perf import StepTime, predict_step
+from openwafer.graph.perf import StepTime, hide_disk, predict_step
 
 __all__ = [
     "PlanOptions",
@@ -14,6 +14,7 @@ __all__ = [
     "UpdateRule",
     "capture",
     "gradient_name",
+    "hide_disk",
     "plan_job",
     "predict_step",
 ]

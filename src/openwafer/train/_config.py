@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from openwafer.base import InputError, parse_bytes
+from openwafer.cluster import has_own_memory
 from openwafer.train._describe import describe, render
 from openwafer.train._recipe import run_recipe
 from openwafer.train.data import BatchSource
@@ -35,7 +35,8 @@ class LocalCluster:
     memoryx: str = "ram"
     """Where weights and optimizer state live: `ram`, `disk` (in the run folder) or `disk:/path`."""
     memoryx_memory: int | str | None = None
-    """RAM that a disk store may use: what its buffers leave keeps whole layers there. None: buffers only."""
+    """RAM that a disk store may use: what its buffers leave keeps whole layers there. None: buffers only. "auto": as many
+    layers as hide the disk behind the arithmetic, by a measurement before the run, if there is room for them."""
     execution: Execution = "auto"
     microbatch: int | Literal["auto"] | None = "auto"
     """Samples per microbatch; None: the whole share of a system at once."""
@@ -48,6 +49,7 @@ class LocalCluster:
     """Threads of arithmetic per system; None: the cores of this machine shared among the systems."""
     matmul: Matmul = "auto"
     device: str = "cpu"
+    """What systems compute on: `cpu`, `cuda` (systems take the GPUs in turn) or `cuda:N`. MemoryX stays on the host."""
     stall_s: float = 300.0
     """How long a role waits for another before the run ends with StallError, beside what the bytes and the arithmetic
     of a step take on a slow machine."""
@@ -60,9 +62,9 @@ class LocalCluster:
             raise InputError(
                 f"LocalCluster: system_memory is {self.system_memory!r}; give a size such as 512MiB, or None"
             )
-        if self.memoryx_memory is not None and parse_bytes(self.memoryx_memory) <= 0:
+        if self.memoryx_memory_bytes is not None and self.memoryx_memory_bytes <= 0:
             raise InputError(
-                f"LocalCluster: memoryx_memory is {self.memoryx_memory!r}; give a size such as 2GiB, or None"
+                f'LocalCluster: memoryx_memory is {self.memoryx_memory!r}; give a size such as 2GiB, "auto" or None'
             )
         store, colon, folder = self.memoryx.partition(":")
         if store not in ("ram", "disk") or (colon and (store == "ram" or not folder)):
@@ -81,13 +83,9 @@ class LocalCluster:
         if self.threads is not None:
             _at_least("LocalCluster", "threads", self.threads, 1, "a number, or None to share the cores")
         try:
-            kind = torch.device(self.device).type
-        except (RuntimeError, TypeError) as error:
-            raise InputError(f"LocalCluster: device is {self.device!r}; write cpu") from error
-        if kind != "cpu":
-            raise InputError(
-                f"LocalCluster: device is {self.device!r}, but systems compute on the CPU in this version; write cpu"
-            )
+            has_own_memory(self.device)
+        except InputError as error:
+            raise InputError(f"LocalCluster: {error}") from None
         if not self.stall_s > 0:
             raise InputError(f"LocalCluster: stall_s is {self.stall_s!r}, but it must be above 0 seconds")
 
@@ -97,9 +95,16 @@ class LocalCluster:
         return None if self.system_memory is None else parse_bytes(self.system_memory)
 
     @property
+    def has_own_memory(self) -> bool:
+        """Whether systems compute in memory that is not the host's."""
+        return has_own_memory(self.device)
+
+    @property
     def memoryx_memory_bytes(self) -> int | None:
-        """The RAM of a disk store in bytes, or None for its buffers only."""
-        return None if self.memoryx_memory is None else parse_bytes(self.memoryx_memory)
+        """The RAM of a disk store in bytes; None for its buffers only, or where it is chosen when the run starts."""
+        if self.memoryx_memory is None or self.memoryx_memory == "auto":
+            return None
+        return parse_bytes(self.memoryx_memory)
 
     @property
     def store(self) -> Literal["ram", "disk"]:

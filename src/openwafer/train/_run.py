@@ -17,13 +17,12 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor, nn
 
-from openwafer.artifact import Plan
+from openwafer.artifact import Plan, describe_plan, plan_to_json
 from openwafer.base import (
     CheckpointError,
     InputError,
     NumericsError,
     RoleLost,
-    StorageError,
     format_bytes,
     logger,
 )
@@ -37,8 +36,6 @@ from openwafer.cluster import (
     StepDone,
     choose_kernels,
     encode_extra,
-    measure_bodies,
-    measure_disk,
 )
 from openwafer.cluster.store import (
     Checkpoint,
@@ -49,9 +46,10 @@ from openwafer.cluster.store import (
     open_weights,
     view_tensors,
 )
-from openwafer.graph import StepTime, predict_step
+from openwafer.graph import StepTime
 from openwafer.train._config import LocalCluster
 from openwafer.train._initial import InitialWeights
+from openwafer.train._prediction import predict
 from openwafer.train._step import named_inputs
 from openwafer.train.data import BatchSource
 from openwafer.train.report import EvalReport, Reporter, RunFolder, StepReport, Timeline
@@ -205,31 +203,20 @@ class Run:
         )
 
     def _predict(self, reporter: Reporter, choices: Mapping[str, str]) -> StepTime | None:
-        """Measure each body and the disk for a moment, and say what a step should take."""
-        if self.plan.flops_per_step < WORTH_PREDICTING_FLOPS:
-            return None
+        """Say what a step should take; the plan may change in what its store keeps in RAM."""
         cluster = self.setup.cluster
-        if cluster.device != "cpu":
+        if cluster.device != "cpu" or self.plan.flops_per_step < WORTH_PREDICTING_FLOPS:
             return None
-        stored = sum(record.nbytes for record in self.plan.records)
-        try:
-            bodies = measure_bodies(self.plan, cluster.matmul, choices, cluster.threads_per_system)
-            disk = measure_disk(self._store_folder(), stored) if cluster.store == "disk" else None
-        except (
-            StorageError,
-            RuntimeError,
-        ) as error:  # torch's error for memory that is not there is a RuntimeError
-            reporter.note(f"No prediction of a step's time: {str(error).splitlines()[0]}")
+        found = predict(self.plan, cluster, choices, self._store_folder())
+        if isinstance(found, str):
+            reporter.note(found)
             return None
-        step = predict_step(self.plan, bodies, disk)
-        text = f"Predicted Step={step.total_s:.3f} s, Compute={step.compute_s:.3f} s"
-        if disk is not None and step.critical_batch is not None:
-            text += (
-                f", Disk={step.disk_s:.3f} s ({format_bytes(step.bytes_read)} read, "
-                f"{format_bytes(step.bytes_written)} written); a batch of {math.ceil(step.critical_batch)} hides the disk"
-            )
-        reporter.note(text)
-        return step
+        if found.plan != self.plan:
+            self.plan = found.plan
+            self.folder.write(self.folder.plan, plan_to_json(self.plan))
+            self.folder.write(self.folder.plan_text, describe_plan(self.plan))
+        reporter.note(found.text)
+        return found.step
 
     def _store_folder(self) -> Path:
         return self.setup.cluster.store_folder or self.folder.path / "memoryx"
@@ -283,6 +270,7 @@ class Run:
             matmul_choices=choices,
             threads=cluster.threads_per_system,
             device=cluster.device,
+            system_memory=cluster.system_memory_bytes,
             stall_s=cluster.stall_s + _step_seconds(self.plan),
             timeline_steps=TIMELINE_STEPS,
             keep_checkpoints=self.keep_checkpoints,

@@ -15,6 +15,7 @@ from openwafer.base import (
     CheckpointError,
     InputError,
 )
+from openwafer.cluster import check_device, device_memory
 from openwafer.cluster.store import (
     Checkpoint,
     list_checkpoints,
@@ -130,13 +131,19 @@ class Trainer:
                 systems=self.cluster.systems,
                 execution=self.cluster.execution,
                 microbatch=self.cluster.microbatch,
-                system_memory=self.cluster.system_memory_bytes,
+                system_memory=self._system_memory(),
                 store=self.cluster.store,
                 memoryx_memory=self.cluster.memoryx_memory_bytes,
                 recompute=self.cluster.recompute,
                 evaluate=evaluate,
+                own_memory=self.cluster.has_own_memory,
             ),
         )
+
+    def _system_memory(self) -> int | None:
+        """The budget that the user gave; for GPUs of this machine else what they have."""
+        cluster = self.cluster
+        return cluster.system_memory_bytes or device_memory(cluster.device, cluster.systems)
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -194,6 +201,7 @@ class Trainer:
                 f"{self.folder} has no checkpoint to go on from; leave --resume away to start a run there, or name the "
                 "folder of an earlier run (--folder)"
             )
+        check_device(self.cluster.device)
         with RunFolder.create(self.folder, described, resume=resume, overwrite=overwrite) as folder:
             plan = self._plan(source, eval_source is not None)
             folder.write(folder.plan, plan_to_json(plan))

@@ -46,10 +46,7 @@ class MemoryXRole:
         shared = self.shared
         threads = [
             *(self._thread(f"stream {stage}", stream.run) for stage, stream in enumerate(self.streams)),
-            *(
-                self._thread(f"update {stage}", self.updates.run, stage)
-                for stage in range(len(self.streams))
-            ),
+            *(self._thread(f"update {stage}", self.updates.run, stage) for stage in range(len(self.streams))),
             self._thread("checkpoint", self.checkpoints.run),
         ]
         inbox = self.ends.inbox("commands")

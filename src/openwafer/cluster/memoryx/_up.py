@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -17,12 +18,11 @@ from openwafer.cluster._memory import stored_state, stored_weights
 from openwafer.cluster._messages import Step, Updated
 from openwafer.cluster._swarmx import reduce_in_place
 from openwafer.cluster._system import die
+from openwafer.cluster.memoryx._kept import Gradients, KeptGradients
 from openwafer.cluster.memoryx._shared import Shared
-from openwafer.cluster.store import aligned_buffer
 from openwafer.wire import RingMessage, RingReader
 
 GRADIENT = "/gradient"
-Gradients = dict[str, torch.Tensor]
 
 
 class Updates:
@@ -41,8 +41,8 @@ class Updates:
         self._lock = threading.Lock()
         self._begun = shared.start_step
         self._ended_stages = 0
-        self._contributions: Counter[int] = Counter()
-        self._kept: dict[int, memoryview] = {}
+        spill = Path(shared.job.store_folder) if self.plan.spills_gradients else None
+        self._kept = KeptGradients(self.plan.records, self._expected, spill)
         self._writer = ThreadPoolExecutor(1, "write", torch.set_num_threads, (1,))
 
     def run(self, stage: int) -> None:
@@ -70,7 +70,7 @@ class Updates:
             if self._begun == step.number:
                 self.shared.updater.begin()
                 self._begun = step.number + 1
-                self._contributions = Counter()
+                self._kept.begin()
 
     def end(self, step: Step, stage: int) -> None:
         """The last stage to get here closes the step."""
@@ -85,8 +85,8 @@ class Updates:
         shared.updater.across()
         if self.waits:
             for index in self._apply_order():
-                grads = gradient_views(self.plan.records[index], self._kept[index])
-                self._apply(step, index, _named(grads), stage)
+                self._apply(step, index, _named(self._kept.views(index)), stage)
+                self._kept.leave(index)
         self._take_buffers(step)
         logs = shared.updater.finish()
         shared.ledger.set_globals_version(step.number + 1)
@@ -121,30 +121,17 @@ class Updates:
         if len(messages) > 1:
             self.shared.span(_lane(stage), f"reduce {record.name}", started)
         self.begin(step)
-        waiting = self._expected[index] > 1 or self.waits
-        complete = self._keep(index, summed) if waiting else summed
-        if complete is not None and not waiting:
-            self._received(step, index, complete, stage)
+        if not self.waits and self._expected[index] == 1:
+            self._received(step, index, summed, stage)
+            for reader, message in zip(readers, messages, strict=True):
+                reader.release(message.ticket)
+            return
+        complete = self._kept.add(index, summed)
         for reader, message in zip(readers, messages, strict=True):
             reader.release(message.ticket)
-        if complete is not None and waiting:
-            self._received(step, index, complete, stage)
-
-    def _keep(self, index: int, summed: Gradients) -> Gradients | None:
-        """Copy or add gradients into a buffer of MemoryX's own; returns them when all contributions are in."""
-        record = self.plan.records[index]
-        with self._lock:
-            if index not in self._kept:
-                self._kept[index] = aligned_buffer(record.gradient_bytes)
-            own = gradient_views(record, self._kept[index])
-            first = not self._contributions[index]
-            for name, value in summed.items():
-                if first:
-                    own[name].copy_(value)
-                else:
-                    own[name].add_(value)
-            self._contributions[index] += 1
-            return own if self._contributions[index] == self._expected[index] else None
+        if complete:
+            self._received(step, index, self._kept.views(index), stage)
+        self._kept.leave(index)
 
     def _received(self, step: Step, index: int, grads: Gradients, stage: int) -> None:
         named = _named(grads)

@@ -52,6 +52,8 @@ class PlanOptions:
     evaluate: bool = True
     prefetch_layers: int = 1
     """Layers of weights on their way while one is in use."""
+    own_memory: bool = False
+    """Whether systems compute in memory that is not the host's, as GPUs do."""
 
 
 def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
@@ -189,6 +191,7 @@ class _Planner:
             stages=stages_count,
             store=options.store,
             cached=(),
+            spills_gradients=False,
             slots=slots,
             bodies=table.texts,
             records=main.records,
@@ -230,6 +233,7 @@ class _Planner:
             ),
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=tuple(step.notes),
+            own_memory=options.own_memory,
         )
         return with_memory(with_cache(plan, options.memoryx_memory), table.bodies)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from openwafer.artifact import (
+    BATCHES_ON_HOST,
     Body,
     Call,
     MemoryXMemory,
@@ -16,18 +17,23 @@ from openwafer.artifact import (
     System,
     SystemMemory,
     TensorType,
+    batch_slot_bytes,
+    boundary_bytes,
     gradient_order,
     gradient_slots,
+    host_bytes_for,
     load_order,
     record_buffers,
     streams_in_place,
+    weight_buffers,
     weight_slots,
 )
-from openwafer.base import PlanError, format_bytes
+from openwafer.base import MIB
 from openwafer.graph.perf._memory import Sizes, system_memory
 
-BATCHES_HELD = 3
-"""Batches in an input worker's ring: one in use, two ready."""
+RESERVE_BYTES, RESERVE_SHARE = 192 * MIB, 1 / 16
+"""What a device's libraries keep (cuBLAS alone 32 MiB a stream on Hopper GPUs), and what kernels' temporaries and blocks that
+the caching allocator cannot join take of the rest. Assumed."""
 
 
 def with_memory(plan: Plan, bodies: Mapping[str, Body]) -> Plan:
@@ -36,31 +42,7 @@ def with_memory(plan: Plan, bodies: Mapping[str, Body]) -> Plan:
         msgspec.structs.replace(system, memory=_system(plan, index, bodies))
         for index, system in enumerate(plan.systems)
     )
-    return msgspec.structs.replace(plan, systems=systems, memoryx=_memoryx(plan))
-
-
-def with_cache(plan: Plan, memoryx_memory: int | None) -> Plan:
-    """The plan with as many records of a disk store kept in RAM as the budget has room for, beside the buffers.
-
-    Every record saves the same traffic per byte, so they are taken from the end of the model until the room is used:
-    the update of the last layers is then the first to be over.
-
-    Raises PlanError if the budget is too small for the buffers alone.
-    """
-    if memoryx_memory is None or plan.store != "disk":
-        return plan
-    room = memoryx_memory - _memoryx(plan).ram
-    if room < 0:
-        raise PlanError(
-            f"MemoryX needs {format_bytes(_memoryx(plan).ram)} for buffers and waiting gradients, but memoryx_memory is "
-            f"{format_bytes(memoryx_memory)}; raise it, or leave it out to keep nothing in RAM"
-        )
-    kept = []
-    for index in reversed(range(len(plan.records))):
-        if plan.records[index].nbytes <= room:
-            kept.append(index)
-            room -= plan.records[index].nbytes
-    return msgspec.structs.replace(plan, cached=tuple(sorted(kept)))
+    return msgspec.structs.replace(plan, systems=systems, memoryx=memoryx_memory(plan))
 
 
 def _system(plan: Plan, index: int, bodies: Mapping[str, Body]) -> SystemMemory:
@@ -72,26 +54,43 @@ def _system(plan: Plan, index: int, bodies: Mapping[str, Body]) -> SystemMemory:
         | {"sample_fraction", "rng"}
         | {name for call in plan.constants.values() if call for name in call.outputs}
     )
-    slots, slot_bytes = weight_slots(plan, system.stage)
-    gradients, gradient_bytes = gradient_slots(plan, index)
-    constants = sum(_call_bytes(call, bodies) for call in plan.constants.values() if call)
-    sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
-    return system_memory(
+    memory = system_memory(
         system.program,
         system.rows,
         plan.layers,
         bodies,
         outside,
-        Sizes(
-            weights=slots * slot_bytes + _resident(plan, system),
+        _fixed(plan, index, sum(_call_bytes(call, bodies) for call in plan.constants.values() if call)),
+    )
+    if not plan.own_memory:
+        return memory
+    reserve = RESERVE_BYTES + int(RESERVE_SHARE * memory.peak)
+    return msgspec.structs.replace(
+        memory, peak=memory.peak + reserve, reserve=reserve, host=host_bytes_for(plan, index)
+    )
+
+
+def _fixed(plan: Plan, index: int, constants: int) -> Sizes:
+    """What a system holds through the whole step: where it computes in the host's memory, the slots themselves."""
+    system = plan.systems[index]
+    gradients, gradient_bytes = gradient_slots(plan, index)
+    if plan.own_memory:
+        return Sizes(
+            weights=sum(weight_buffers(plan, index)),
             gradients=gradients * gradient_bytes,
-            inputs=sample * sum(system.rows) * BATCHES_HELD + constants,
-        ),
+            inputs=batch_slot_bytes(plan, index) + boundary_bytes(plan, index) + constants,
+        )
+    slots, slot_bytes = weight_slots(plan, system.stage)
+    sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
+    return Sizes(
+        weights=slots * slot_bytes + _resident(plan, system),
+        gradients=gradients * gradient_bytes,
+        inputs=sample * sum(system.rows) * BATCHES_ON_HOST + constants,
     )
 
 
 def _resident(plan: Plan, system: System) -> int:
-    """Weights that a pipelined system holds in MemoryX's own memory: on a device of its own it would need the room."""
+    """Weights that a pipelined system computes with where MemoryX holds them."""
     if plan.mode is not Mode.PIPELINED:
         return 0
     loaded = set(load_order(plan, system, True))
@@ -103,7 +102,8 @@ def _call_bytes(call: Call, bodies: Mapping[str, Body]) -> int:
     return sum(body.type_of(index).nbytes for index in body.outputs)
 
 
-def _memoryx(plan: Plan) -> MemoryXMemory:
+def memoryx_memory(plan: Plan) -> MemoryXMemory:
+    """What MemoryX holds: the store, gradients that wait, buffers of records on their way."""
     stored = sum(record.nbytes for record in plan.records)
     cached = sum(plan.records[index].nbytes for index in plan.cached)
     disk = plan.store == "disk"
@@ -118,6 +118,7 @@ def _memoryx(plan: Plan) -> MemoryXMemory:
     return MemoryXMemory(
         store_ram=cached if disk else stored,
         store_disk=stored if disk else 0,
-        gradients=kept,
+        gradients=0 if plan.spills_gradients else kept,
+        gradients_disk=kept if plan.spills_gradients else 0,
         buffers=record_buffers(plan) * max(record.nbytes for record in plan.records),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from openwafer.base import InputError
 from openwafer.train.optim._maths import add_scaled, scaled
-from openwafer.train.optim._rule import PerWeightRule, check_range
+from openwafer.train.optim._rule import PerWeightRule, Select, UpdateRule, check_range, seeing_wholes
 from openwafer.train.optim._schedules import Schedule, first, lr_and_decay
 
-Decay = Literal["all", "matrices"] | Callable[[str, Tensor], bool]
+Decay = Literal["all", "matrices"] | Select
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class _Fused(PerWeightRule):
                 "freeze it or store it as a float"
             )
         return {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return True
 
     def scalars(self, step: Tensor) -> dict[str, Tensor]:
         return lr_and_decay(step, self.lr, self.weight_decay)
@@ -133,6 +136,9 @@ class AdamW(_Fused):
     @property
     def _op(self) -> Any:
         return torch.ops.aten._fused_adamw.tensor_lr
+
+    def for_shards(self, wholes: Mapping[str, tuple[str, Tensor]]) -> UpdateRule:
+        return replace(self, decay=seeing_wholes(self.decay, wholes)) if callable(self.decay) else self
 
     def _decays(self, name: str, weight: Tensor) -> bool:
         if callable(self.decay):

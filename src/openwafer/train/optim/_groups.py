@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from openwafer.base import InputError
-from openwafer.train.optim._rule import Updated, UpdateRule, check_names
-
-Select = Callable[[str, Tensor], bool]
+from openwafer.train.optim._rule import Select, Updated, UpdateRule, check_names, seeing_wholes
 
 
 @final
@@ -47,6 +45,14 @@ class _PerGroup(UpdateRule):
 
     def state(self, name: str, weight: Tensor) -> dict[str, Tensor]:
         return self.groups[self._group_of(name, weight)][1].state(name, weight)
+
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return self.groups[self._group_of(name, weight)][1].is_elementwise(name, weight)
+
+    def for_shards(self, wholes: Mapping[str, tuple[str, Tensor]]) -> UpdateRule:
+        return _PerGroup(
+            tuple((seeing_wholes(select, wholes), rule.for_shards(wholes)) for select, rule in self.groups)
+        )
 
     @torch.no_grad()
     def update(

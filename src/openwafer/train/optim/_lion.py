@@ -37,6 +37,9 @@ class Lion(PerWeightRule):
     def state(self, name: str, weight: Tensor) -> dict[str, Tensor]:
         return {"exp_avg": torch.zeros_like(weight)}
 
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return True
+
     def scalars(self, step: Tensor) -> dict[str, Tensor]:
         return lr_and_decay(step, self.lr, self.weight_decay)
 

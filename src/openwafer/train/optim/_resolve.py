@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from openwafer.base import InputError
 from openwafer.train.optim._adam import Adam, AdamW
-from openwafer.train.optim._groups import Select, per_group
-from openwafer.train.optim._rule import UpdateRule
+from openwafer.train.optim._groups import per_group
+from openwafer.train.optim._rule import Select, UpdateRule
 from openwafer.train.optim._schedules import Schedule
 from openwafer.train.optim._sgd import SGD
 from openwafer.train.optim._torch import TorchRule

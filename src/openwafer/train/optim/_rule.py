@@ -8,7 +8,7 @@ passes between weights only 0-dim tensors, and never reads a tensor's value on t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,15 @@ class Updated:
     state: dict[str, dict[str, Tensor]]
     globals: dict[str, Tensor]
     logs: dict[str, Tensor]
+
+
+Select = Callable[[str, Tensor], bool]
+"""A choice among weights, by name and value."""
+
+
+def seeing_wholes(select: Select, wholes: Mapping[str, tuple[str, Tensor]]) -> Select:
+    """`select`, asked about a row shard, is asked about the weight that it is a part of."""
+    return lambda name, weight: select(*wholes.get(name, (name, weight)))
 
 
 class UpdateRule(ABC):
@@ -67,6 +76,21 @@ class UpdateRule(ABC):
     def loss_scale(self, globals: dict[str, Tensor]) -> Tensor | None:
         """What to multiply the loss with before the backward pass; None for nothing."""
         return None
+
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        """Whether each element of this weight moves by its own gradient, its own state and scalars alone.
+
+        Then a weight may be cut by rows and its parts updated as weights of their own, to the same numbers; each entry
+        of its state is like the weight, or 0-dim and equal for all parts. A rule that does not say is taken not to be.
+        """
+        return False
+
+    def for_shards(self, wholes: Mapping[str, tuple[str, Tensor]]) -> UpdateRule:
+        """The rule for weights of which some are row shards, whose choices by name or shape see the whole weight.
+
+        wholes: name of a shard -> name and value of the weight that it is a part of.
+        """
+        return self
 
 
 class PerWeightRule(UpdateRule):

@@ -43,6 +43,9 @@ class SGD(PerWeightRule):
     def state(self, name: str, weight: Tensor) -> dict[str, Tensor]:
         return {"momentum_buffer": torch.zeros_like(weight)} if self.momentum else {}
 
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return True
+
     def scalars(self, step: Tensor) -> dict[str, Tensor]:
         return lr_and_decay(step, self.lr, self.weight_decay)
 

@@ -24,6 +24,22 @@ _INSTEAD = (
     "use SGD, Adam, AdamW, Adafactor or Lion of openwafer.train.optim, write an UpdateRule, "
     "or take an optimizer that torch.compile can capture"
 )
+_ELEMENTWISE = frozenset(
+    {
+        torch.optim.ASGD,
+        torch.optim.Adadelta,
+        torch.optim.Adagrad,
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.Adamax,
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+        torch.optim.RMSprop,
+        torch.optim.Rprop,
+        torch.optim.SGD,
+    }
+)
+"""Optimizers whose elements know nothing of each other; a subclass may add what it likes, so it does not count."""
 _PROBE_SHAPE = (3, 4, 2, 2, 2, 2, 2, 2)
 _PROBE_STEPS = 3
 
@@ -44,6 +60,7 @@ class TorchRule(PerWeightRule):
         with outside_any_trace():
             optimizer = self._try_build([_stand_in(2, 0)])
             self._name = type(optimizer).__name__
+            self._elementwise = type(optimizer) in _ELEMENTWISE
             group = optimizer.param_groups[0]
             self._constant_lr = float(group["lr"]) if "lr" in group else None
             self._refuse_known(optimizer)
@@ -54,6 +71,9 @@ class TorchRule(PerWeightRule):
     @property
     def _rate(self) -> float | Schedule | None:
         return self._constant_lr if self._lr is None else self._lr
+
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return self._elementwise
 
     def scalars(self, step: Tensor) -> dict[str, Tensor]:
         return {} if self._rate is None else {"lr": at(self._rate, step)}

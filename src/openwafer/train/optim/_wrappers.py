@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -28,6 +29,12 @@ class _Wrapper(UpdateRule):
 
     def loss_scale(self, globals: dict[str, Tensor]) -> Tensor | None:
         return self.rule.loss_scale(globals)
+
+    def is_elementwise(self, name: str, weight: Tensor) -> bool:
+        return self.rule.is_elementwise(name, weight)
+
+    def for_shards(self, wholes: Mapping[str, tuple[str, Tensor]]) -> UpdateRule:
+        return replace(self, rule=self.rule.for_shards(wholes))  # type: ignore[type-var]  # each is a dataclass
 
     def _refuse_scaled(self) -> None:
         """The loss scale is outermost: what it wraps must see the gradients unscaled."""

@@ -1,0 +1,66 @@
+"""Measure this machine for a moment: predict a step's time, and choose what a disk store keeps in RAM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from openwafer.artifact import Plan
+from openwafer.base import StorageError, format_bytes
+from openwafer.cluster import measure_bodies, measure_disk
+from openwafer.graph import StepTime, hide_disk, predict_step
+from openwafer.train._config import LocalCluster
+
+SHARE_OF_FREE_RAM = 0.7
+"""Of what is free beside the plan's own need; the rest is for the user's data and for other programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A plan, the time that its step should take, and both in words."""
+
+    plan: Plan
+    step: StepTime
+    text: str
+
+
+def predict(
+    plan: Plan, cluster: LocalCluster, choices: Mapping[str, str], store_folder: Path
+) -> Prediction | str:
+    """Run each body and write a probe to the disk; a text says why that was not possible.
+
+    With `memoryx_memory="auto"` the plan that comes back keeps in RAM what hides the disk, if there is room.
+    """
+    stored = sum(record.nbytes for record in plan.records)
+    try:
+        bodies = measure_bodies(plan, cluster.matmul, choices, cluster.threads_per_system)
+        disk = measure_disk(store_folder, stored) if cluster.store == "disk" else None
+    except (
+        StorageError,
+        RuntimeError,
+    ) as error:  # torch's error for memory that is not there is a RuntimeError
+        return f"No prediction of a step's time: {str(error).splitlines()[0]}"
+    if disk is not None and cluster.memoryx_memory == "auto":
+        free = int(psutil.virtual_memory().available * SHARE_OF_FREE_RAM) - plan.host_bytes
+        plan = hide_disk(plan, bodies, disk, max(0, free))
+    step = predict_step(plan, bodies, disk)
+    return Prediction(plan, step, _in_words(plan, step))
+
+
+def _in_words(plan: Plan, step: StepTime) -> str:
+    text = f"Predicted Step={step.total_s:.3f} s, Compute={step.compute_s:.3f} s"
+    if plan.store == "disk":
+        text += (
+            f", Disk={step.disk_s:.3f} s ({format_bytes(step.bytes_read)} read, "
+            f"{format_bytes(step.bytes_written)} written)"
+        )
+    if step.critical_batch is not None:
+        text += f"; a batch of {math.ceil(step.critical_batch)} hides the disk"
+    if plan.cached:
+        kept = sum(plan.records[index].nbytes for index in plan.cached)
+        text += f"; {len(plan.cached)} of {len(plan.records)} records stay in RAM ({format_bytes(kept)})"
+    return text
