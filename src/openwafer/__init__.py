@@ -12,7 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openwafer.train import FitResult, LocalCluster, RunConfig, Trainer, load_into, load_recipe
+    from openwafer.train import (
+        FitResult,
+        HostsCluster,
+        LocalCluster,
+        RunConfig,
+        Trainer,
+        load_into,
+        load_recipe,
+    )
     from openwafer.train.data import BatchSource, from_dataset, from_loader
     from openwafer.train.optim import (
         SGD,
@@ -28,7 +36,15 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "openwafer.train": ["FitResult", "LocalCluster", "RunConfig", "Trainer", "load_into", "load_recipe"],
+    "openwafer.train": [
+        "FitResult",
+        "HostsCluster",
+        "LocalCluster",
+        "RunConfig",
+        "Trainer",
+        "load_into",
+        "load_recipe",
+    ],
     "openwafer.train.data": ["BatchSource", "from_dataset", "from_loader"],
     "openwafer.train.optim": [
         "SGD",
@@ -52,6 +68,7 @@ __all__ = [
     "BatchSource",
     "DynamicLossScale",
     "FitResult",
+    "HostsCluster",
     "Lion",
     "LocalCluster",
     "RunConfig",

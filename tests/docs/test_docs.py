@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import openwafer.cluster
 import openwafer.train
 from openwafer.base import InputError
 from openwafer.cli._app import app
@@ -135,6 +136,8 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
 
     monkeypatch.setattr(openwafer.train, "fit_config", fit)
     monkeypatch.setattr(openwafer.train, "plan_config", plan)
+    monkeypatch.setattr(openwafer.cluster, "read_token", lambda path: b"")
+    monkeypatch.setattr(openwafer.cluster, "serve_host", lambda *args, **kwargs: None)
     monkeypatch.chdir(ran)
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:

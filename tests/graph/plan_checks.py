@@ -43,8 +43,10 @@ def check_records(plan: Plan) -> None:
     """Each weight has one home; regions do not overlap; trained weights and no others have gradients."""
     names = [tensor.name for record in plan.records for tensor in (*record.weights, *record.state)]
     assert len(names) == len(set(names))
-    assert not set(dict(plan.tied)) & set(names)
-    assert set(dict(plan.tied).values()) <= set(names)
+    wholes = {tensor.whole for record in plan.records for tensor in (*record.weights, *record.state)}
+    assert not set(dict(plan.tied)) & wholes
+    assert set(dict(plan.tied).values()) <= wholes
+    check_shards(plan)
     for record in plan.records:
         for tensors, end in ((record.weights, record.weight_bytes), (record.state, record.state_bytes)):
             spans = sorted((tensor.offset, tensor.offset + tensor.nbytes) for tensor in tensors)
@@ -56,6 +58,22 @@ def check_records(plan: Plan) -> None:
         for gradient in layer.gradients
     }
     assert used == {weight.name for record in plan.records for weight in record.trained}
+
+
+def check_shards(plan: Plan) -> None:
+    """The parts of a tensor follow each other from its first row to its last, or each are a copy of it."""
+    parts: dict[str, list] = {}
+    for record in plan.records:
+        for tensor in (*record.weights, *record.state):
+            if tensor.part is not None:
+                parts.setdefault(tensor.whole, []).append(tensor)
+    for members in parts.values():
+        members.sort(key=lambda tensor: tensor.whole_offset)
+        assert len({tensor.whole_type for tensor in members}) == 1
+        if members[0].shape:
+            ends = [0, *(tensor.whole_offset + tensor.nbytes for tensor in members)]
+            assert [tensor.whole_offset for tensor in members] == ends[:-1]
+            assert ends[-1] == members[0].whole_type.nbytes
 
 
 def check_rows(plan: Plan) -> None:

@@ -35,6 +35,18 @@ def test_the_longer_of_compute_and_disk_sets_the_step(tmp_path):
     assert slow.critical_batch == pytest.approx(plan.batch * slow.disk_s / slow.compute_s)
 
 
+def test_updates_take_a_share_of_cores_that_systems_use_up(tmp_path):
+    """With a core to spare they run beside the backward and cost nothing; else their time is spread over all cores."""
+    plan = trainer(tmp_path).plan(Ones())
+    bodies = dict.fromkeys(plan.bodies, 0.01)
+
+    apart, shared = predict_step(plan, bodies), predict_step(plan, bodies, None, 2)
+
+    assert apart.update_s == pytest.approx(0.01 * len(plan.records))
+    assert shared.compute_s == pytest.approx(apart.compute_s + apart.update_s / 2)
+    assert shared.total_s > apart.total_s
+
+
 def test_the_promised_peak_counts_what_the_coordinator_allocates(tmp_path):
     """host_bytes is systems, slots and MemoryX; replicas of a stage share the slots that they read."""
     one = trainer(tmp_path, memoryx="disk").plan(Ones())

@@ -326,6 +326,8 @@ def streamed(
     microbatch: int | None = None,
     recompute: bool = False,
     processes: bool = False,
+    device: str = "cpu",
+    shard_vocabulary: bool | str = "auto",
     steps: int = STEPS,
     optimizer: Any = adamw,
     precision: str = "fp32",
@@ -353,6 +355,8 @@ def streamed(
             microbatch=microbatch,
             recompute=recompute,
             processes=processes,
+            device=device,
+            shard_vocabulary=shard_vocabulary,
             threads=1,
             matmul="torch",
             stall_s=60.0,
@@ -478,11 +482,14 @@ def quick() -> Iterator[None]:
     made = _captures
     capture = _trainer.capture
 
-    def cached(module: Any, step: Any, types: Any, samples: int, rule: Any, precision: Any) -> Any:
+    def cached(
+        module: Any, step: Any, types: Any, samples: int, rule: Any, precision: Any, **shards: Any
+    ) -> Any:
         frozen = tuple(p.requires_grad for p in module.parameters())
         key = (id(module), frozenset(types.items()), samples, module.training, repr(rule), precision, frozen)
+        key += (repr(shards),)
         if key not in made:
-            made[key] = module, capture(module, step, types, samples, rule, precision)
+            made[key] = module, capture(module, step, types, samples, rule, precision, **shards)
         return made[key][1]
 
     patch = pytest.MonkeyPatch()

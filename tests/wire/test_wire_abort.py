@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from wire_hosts import TwoHosts
 
 from openwafer.base import InputError
 from openwafer.wire import (
@@ -120,7 +121,7 @@ def test_a_loss_that_an_abort_explains_is_reported_as_the_abort(monkeypatch: pyt
             transport.endpoints("system0").inbox("commands").receive()
 
 
-@pytest.mark.parametrize("kind", [LocalTransport, SharedTransport])
+@pytest.mark.parametrize("kind", [LocalTransport, SharedTransport, TwoHosts])
 def test_leaving_the_transport_by_an_exception_tells_the_roles_which(kind: type[Transport]) -> None:
     """The log of every role then says what ended the job."""
     transport = kind()

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import pytest
+from wire_roles import settle
 
 from openwafer.base import InputError, RoleError, RoleLost, StallError
 from openwafer.wire import Inbox, Outbox, Transport, wait_any
@@ -98,6 +99,7 @@ def test_what_was_sent_before_the_sender_left_still_arrives(transport: Transport
     outbox, inbox = commands(transport)
     outbox.send("last words")
     transport.endpoints("coordinator").close()
+    settle(transport)
 
     assert inbox.receive() == "last words"
     assert inbox.poll()
@@ -109,6 +111,7 @@ def test_sending_to_a_role_that_left_is_an_error(transport: Transport) -> None:
     """A command that nobody will read must not look sent."""
     outbox, _ = commands(transport)
     transport.endpoints("system0").close()
+    settle(transport)
 
     with pytest.raises(RoleLost, match="coordinator lost system0"):
         outbox.send("anybody there?")
@@ -121,6 +124,7 @@ def test_links_of_one_name_are_told_apart_by_their_peer(transport: Transport) ->
     coordinator = transport.endpoints("coordinator")
 
     coordinator.outbox("commands", target="system1").send("for one")
+    settle(transport)
 
     assert transport.endpoints("system1").inbox("commands").receive(timeout_s=1) == "for one"
     assert not transport.endpoints("system0").inbox("commands").poll()
@@ -154,7 +158,7 @@ def test_a_name_that_was_not_declared_is_an_error_that_lists_the_names_that_were
         transport.endpoints("system0").inbox("comands")
     with pytest.raises(InputError, match=r"no segment 'state'; it has none"):
         transport.endpoints("system0").segment("state")
-    with pytest.raises(InputError, match=r"no role 'system9', only coordinator, system0"):
+    with pytest.raises(InputError, match=r"no role 'system9', only .*coordinator"):
         transport.endpoints("system9")
     with pytest.raises(InputError, match="exists already"):
         commands(transport)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_roles import pattern
+from wire_hosts import TwoHosts
+from wire_roles import pattern, settle
 
 from openwafer.base import InputError, RoleError, RoleLost, StallError
 from openwafer.wire import LocalTransport, RingReader, RingWriter, SharedTransport, Transport
@@ -29,7 +30,7 @@ def weights(transport: Transport, slots: int = 2, readers: int = 1) -> tuple[Rin
     )
 
 
-@pytest.mark.parametrize("kind", [LocalTransport, SharedTransport])
+@pytest.mark.parametrize("kind", [LocalTransport, SharedTransport, TwoHosts])
 @given(
     slots=st.integers(1, 3),
     messages=st.lists(st.one_of(st.none(), st.integers(0, SLOT_BYTES)), max_size=25),
@@ -131,6 +132,7 @@ def test_a_writer_waits_until_the_slowest_reader_releases(transport: Transport) 
         writer.commit("layer")
         fast.receive(timeout_s=1)
         fast.release()
+    settle(transport)
 
     with pytest.raises(
         StallError,
@@ -154,6 +156,7 @@ def test_waiting_for_a_release_needs_every_reader(transport: Transport) -> None:
         assert reader.receive(timeout_s=1).token == {"segment": "state", "offset": 0}
 
     readers[0].release(ticket)
+    settle(transport)
     with pytest.raises(StallError, match=r"release message 0; readers: system1 \(1 held\)"):
         writer.wait_released(ticket, timeout_s=0.02)
     readers[1].release(ticket)
@@ -217,6 +220,7 @@ def test_a_reader_that_left_after_its_work_does_not_disturb_waiting_for_releases
     first.receive(timeout_s=1)
     first.release()
     transport.endpoints("system0").close()
+    settle(transport)
 
     with pytest.raises(StallError):
         writer.wait_released(ticket, timeout_s=0.02)

@@ -23,6 +23,11 @@ def start(role: Callable[..., None], *args: Any) -> SpawnProcess:
     return process
 
 
+def settle(transport: object) -> None:
+    """Wait until what was done is seen at both ends; only between hosts that takes time."""
+    getattr(transport, "settle", lambda: None)()
+
+
 def pattern(ticket: int, nbytes: int) -> bytes:
     """Bytes that differ from message to message."""
     return bytes([1 + ticket * 37 % 251]) * nbytes

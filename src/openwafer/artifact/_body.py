@@ -39,6 +39,15 @@ DTYPE_BYTES = {
 }
 
 
+_CHUNKED = {
+    "wafer.linear_loss": (1, 6),
+    "wafer.linear_loss_backward": (2, 8),
+    "wafer.shard_loss": (2, 8),
+    "wafer.shard_loss_backward": (2, 8),
+}
+"""Operators that make logits in chunks -> the positions of the weight and of the rows of a chunk."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """Dtype (torch's name without `torch.`) and static shape of one value."""
@@ -160,14 +169,16 @@ class Body:
         return tuple(out)
 
     def _workspace_bytes(self, instr: Instr) -> int:
-        """What an operator of ours holds only while it runs: a chunk of logits, its log-probabilities, its gradient."""
-        if not instr.op.startswith("wafer.linear_loss"):
+        """What an operator of ours holds only while it runs: a chunk of logits, its log-probabilities, its gradient; what
+        one shard of an embedding knows of a batch."""
+        if instr.op == "wafer.embedding_rows":
+            return instr.types[0].nbytes
+        if instr.op not in _CHUNKED:
             return 0
-        backward = instr.op.endswith("backward")
-        weight = instr.args[2 if backward else 1]
-        rows = instr.args[8 if backward else 6]
+        weight, rows = (instr.args[position] for position in _CHUNKED[instr.op])
         assert isinstance(weight, Ref)
         assert isinstance(rows, int)
+        backward = instr.op.endswith("backward")
         kind = self.type_of(weight.index)
         chunk = 4 * rows * kind.shape[0]
         return (

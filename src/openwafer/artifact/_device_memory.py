@@ -66,7 +66,9 @@ def host_bytes_for(plan: Plan, index: int) -> int:
         total += slots * slot_bytes
     if system.stage == 0:
         total += BATCHES_ON_HOST * batch_slot_bytes(plan, index)
-    return total + sum(slots * nbytes for pair, slots, nbytes in _value_rings(plan, index) if pair[0] == index)
+    return total + sum(
+        slots * nbytes for pair, slots, nbytes in _value_rings(plan, index) if pair[0] == index
+    )
 
 
 def _value_rings(plan: Plan, index: int) -> list[tuple[tuple[int, int], int, int]]:

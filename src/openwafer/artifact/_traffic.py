@@ -48,11 +48,16 @@ def streams_in_place(plan: Plan, record: int) -> bool:
     return plan.store == "ram" and plan.records[record].streams_as_stored
 
 
-def weight_slots(plan: Plan, stage: int) -> tuple[int, int]:
-    """(slots, bytes of each) of the ring that carries weights to the systems of a stage."""
+def weight_slots(plan: Plan, stage: int, in_place: bool = True) -> tuple[int, int]:
+    """(slots, bytes of each) of the ring that carries weights to the systems of a stage.
+
+    in_place: whether all of them are on MemoryX's host; else every record needs a slot.
+    """
     system = plan.systems[systems_of_stage(plan, stage)[0]]
     orders = [load_order(plan, system, train) for train in (True, False) if train or system.evaluation]
-    copied = {index for order in orders for index in order if not streams_in_place(plan, index)}
+    copied = {
+        index for order in orders for index in order if not (in_place and streams_in_place(plan, index))
+    }
     if not copied:
         return 0, 0
     slots = plan.slots if plan.mode is Mode.WEIGHT_STREAMING else max(len(order) for order in orders) + 1

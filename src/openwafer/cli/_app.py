@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, WaferError, configure_logs
+from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
 from openwafer.cli._machine import show_machines
 
 app = typer.Typer(
@@ -69,11 +70,15 @@ def train(
     processes: Processes = None,
     threads: Threads = None,
     device: Device = None,
+    hosts: Hosts = None,
+    port: Port = None,
+    listen: Listen = None,
+    token_file: TokenFile = None,
     folder: Folder = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start the folder's run anew.")] = False,
 ) -> None:
-    """Train a recipe on a cluster of this machine."""
+    """Train a recipe, on a cluster of this machine or over hosts that join."""
     from openwafer.train import fit_config
 
     config = _configure(
@@ -91,6 +96,8 @@ def train(
         threads=threads,
         device=device,
     )
+    cluster = over_hosts(config.cluster, hosts, port, listen, token_file)
+    config = dataclasses.replace(config, cluster=cluster)
     try:
         result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
     except KeyboardInterrupt:
@@ -98,6 +105,9 @@ def train(
         raise typer.Exit(130) from None
     if result.interrupted:
         raise typer.Exit(130)
+
+
+app.command()(host)
 
 
 @app.command()

@@ -29,16 +29,24 @@ CHUNK_BYTES = 16 * MIB
 def measure_bodies(
     plan: Plan, matmul: Literal["torch", "onednn", "auto"], choices: Mapping[str, str], threads: int
 ) -> dict[str, float]:
-    """Seconds of one run of every body that a system executes, on made-up data of the right shapes.
+    """Seconds of one run of every body of a training step, on made-up data of the right shapes.
 
-    The first run (which sets kernels up and touches memory) is left out; the median of the others counts.
+    Systems' bodies run on `threads` threads, MemoryX's updates on one. The first run (which sets kernels up and touches
+    memory) is left out; the median of the others counts.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    kernels = Kernels(torch.device("cpu"), matmul_kernels(matmul, threads, choices))
     try:
         with torch.inference_mode():
-            return {key: _measure(plan.body[key], kernels) for key in _executed(plan)}
+            torch.set_num_threads(threads)
+            kernels = Kernels(torch.device("cpu"), matmul_kernels(matmul, threads, choices))
+            seconds = {key: _measure(plan.body[key], kernels) for key in _executed(plan)}
+            torch.set_num_threads(1)
+            kernels = Kernels(torch.device("cpu"))
+            for entry in plan.update.records:
+                for call in (entry.before, entry.apply):
+                    if call is not None and call.body not in seconds:
+                        seconds[call.body] = _measure(plan.body[call.body], kernels)
+            return seconds
     finally:
         torch.set_num_threads(before)
 
@@ -86,7 +94,7 @@ def _open_direct(path: Path) -> int:
 
 
 def _executed(plan: Plan) -> dict[str, None]:
-    """Bodies of the training step, in order, each once."""
+    """Bodies that a system runs in a training step, in order, each once."""
     found: dict[str, None] = {}
     for layers in plan.layers.values():
         for layer in layers:

@@ -10,17 +10,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from openwafer.artifact import gradient_slots, systems_of_stage, value_slots, weight_slots
 from openwafer.base import RoleLost, StallError, WaferError, logger
 from openwafer.cluster._codec import encode_job
 from openwafer.cluster._failures import rebuild_error
-from openwafer.cluster._inputs import BatchFunction, batch_bytes
-from openwafer.cluster._job import (
-    Job,
-    input_role,
-    memoryx,
-    system_role,
-)
+from openwafer.cluster._hosts import Hosts
+from openwafer.cluster._hosts_attempt import RemoteRole
+from openwafer.cluster._hosts_messages import HOME
+from openwafer.cluster._inputs import BatchFunction
+from openwafer.cluster._job import Job, memoryx, system_role
+from openwafer.cluster._memory import release_freed
 from openwafer.cluster._messages import (
     Command,
     Ended,
@@ -36,12 +34,12 @@ from openwafer.cluster._messages import (
     Stop,
     Updated,
 )
-from openwafer.cluster._roles import RoleStart, RunningRole
+from openwafer.cluster._roles import RoleStart, RunningRole, kind_and_index
+from openwafer.cluster._wiring import COORDINATOR, INPUTS_AHEAD, declare, role_names
 from openwafer.wire import Inbox, LocalTransport, SharedTransport, Transport, wait_any
 
 AHEAD = 2
 """Steps that systems and MemoryX may have in hand: the next forward begins while the last updates run."""
-INPUTS_AHEAD = 3
 LEAVE_S, HURRY_S = 5.0, 0.5
 """How long roles may take to leave, by themselves and when the user is waiting."""
 CAUSE_S = 2.0
@@ -99,17 +97,35 @@ class Coordinator:
     happens for `job.stall_s`.
     """
 
-    def __init__(self, job: Job, batches: Batches, *, processes: bool, input_processes: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        batches: Batches,
+        *,
+        processes: bool,
+        input_processes: bool = False,
+        hosts: Hosts | None = None,
+    ) -> None:
+        """hosts: where the systems run; None: on this host. Everything else always does."""
         self.job = job
         self.plan = job.plan
         self.log = logger("coordinator")
         self.peak_rss: dict[str, int] = {}
+        self.peak_device: dict[str, int] = {}
+        """Of the systems that have memory of their own."""
         self._stack = ExitStack()
-        self._transport: Transport = SharedTransport() if processes else LocalTransport()
+        self._names = role_names(self.plan)
+        self._roles: list[RunningRole | RemoteRole] = []
+        self._attempt = hosts.begin(job, processes) if hosts is not None else None
+        if self._attempt is not None:
+            self._transport: Transport = self._attempt.transport
+            self._roles.extend(self._attempt.roles.values())
+        else:
+            self._transport = SharedTransport() if processes else LocalTransport()
         self._stack.enter_context(self._transport)
-        self._roles: list[RunningRole] = []
         try:
-            self._declare()
+            if self._attempt is None:
+                declare(self._transport, job, dict.fromkeys(self._names, HOME))
             self._start(batches, processes, input_processes)
             self.start_step = self._await_ready()
         except BaseException:
@@ -127,67 +143,14 @@ class Coordinator:
 
     # --- life -----------------------------------------------------------------------------------------
 
-    def _declare(self) -> None:
-        plan, transport = self.plan, self._transport
-        for name in self._names():
-            transport.link("commands", "coordinator", name)
-            transport.link("reports", name, "coordinator")
-        if plan.store == "ram":
-            readers = [system_role(i) for i in range(len(plan.systems))]
-            transport.segment("store", sum(record.nbytes for record in plan.records), [memoryx(), *readers])
-        for stage in range(plan.stages):
-            members = systems_of_stage(plan, stage)
-            slots, slot_bytes = weight_slots(plan, stage)
-            transport.ring(
-                f"weights{stage}",
-                slots=slots,
-                slot_bytes=slot_bytes,
-                writer=memoryx(),
-                readers=[system_role(i) for i in members],
-            )
-        for index, system in enumerate(plan.systems):
-            slots, slot_bytes = gradient_slots(plan, index)
-            transport.ring(
-                "gradients",
-                slots=slots,
-                slot_bytes=slot_bytes,
-                writer=system_role(index),
-                readers=[memoryx()],
-            )
-            if plan.buffers and system.replica == 0:
-                transport.link("buffers", system_role(index), memoryx())
-        for replica in range(plan.replicas):
-            members = [i for i, s in enumerate(plan.systems) if s.replica == replica]
-            rows = sum(plan.systems[members[0]].rows)
-            transport.ring(
-                "batches",
-                slots=INPUTS_AHEAD,
-                slot_bytes=max(batch_bytes(self.job, rows), 1),
-                writer=input_role(replica),
-                readers=[system_role(i) for i in members],
-            )
-            for (source, target), (slots, slot_bytes) in value_slots(plan, members).items():
-                transport.ring(
-                    f"values{plan.systems[source].stage}to{plan.systems[target].stage}",
-                    slots=slots,
-                    slot_bytes=slot_bytes,
-                    writer=system_role(source),
-                    readers=[system_role(target)],
-                )
-
-    def _names(self) -> list[str]:
-        return [
-            memoryx(),
-            *(system_role(i) for i in range(len(self.plan.systems))),
-            *(input_role(r) for r in range(self.plan.replicas)),
-        ]
-
     def _start(self, batches: Batches, processes: bool, input_processes: bool) -> None:
+        release_freed()  # of planning, of initial weights, of what was measured: roles allocate anew
         data = encode_job(self.job)
         # Input workers first: theirs is what may not pickle.
-        for name in sorted(self._names(), key=lambda name: not name.startswith("input")):
-            kind = name.rstrip("0123456789")
-            index = int(name[len(kind) :] or 0)
+        elsewhere = self._attempt.roles if self._attempt is not None else {}
+        names = [name for name in self._names if name not in elsewhere]
+        for name in sorted(names, key=lambda name: not name.startswith("input")):
+            kind, index = kind_and_index(name)
             apart = processes and (kind != "input" or input_processes)
             start = RoleStart(
                 name=name,
@@ -199,13 +162,13 @@ class Coordinator:
             )
             self._roles.append(RunningRole(start, apart))
         self._transport.started()
-        ends = self._transport.endpoints("coordinator")
-        self._inboxes = {name: ends.inbox("reports", name) for name in self._names()}
-        self._outboxes = {name: ends.outbox("commands", name) for name in self._names()}
+        ends = self._transport.endpoints(COORDINATOR)
+        self._inboxes = {name: ends.inbox("reports", name) for name in self._names}
+        self._outboxes = {name: ends.outbox("commands", name) for name in self._names}
 
     def _await_ready(self) -> int:
         step = 0
-        waiting = set(self._names())
+        waiting = set(self._names)
         while waiting:
             report = self._next_report()
             if isinstance(report, Ready):
@@ -217,14 +180,16 @@ class Coordinator:
     def stop(self) -> None:
         """Let every role finish what it has, then end. MemoryX leaves its store complete."""
         try:
-            for name in self._names():
+            for name in self._names:
                 self._send(name, Stop())
-            waiting = set(self._names())
+            waiting = set(self._names)
             while waiting:
                 report = self._next_report(expect_end=True)
                 if isinstance(report, Ended):
                     waiting.discard(report.role)
                     self.peak_rss[report.role] = report.peak_rss
+                    if report.peak_device:
+                        self.peak_device[report.role] = report.peak_device
         except BaseException:
             self._give_up("the job could not be ended")
             raise
@@ -239,6 +204,8 @@ class Coordinator:
     def _join(self, within_s: float) -> None:
         """Wait for all roles to end; a process that has not by then is killed."""
         end = time.monotonic() + within_s
+        if self._attempt is not None:
+            self._attempt.end(within_s)
         for role in self._roles:
             if not role.join(max(0.0, end - time.monotonic())):
                 role.kill()
@@ -303,7 +270,7 @@ class Coordinator:
                 yield refused.popleft()
 
     def _tell(self, command: Command, kind: str) -> None:
-        for name in self._names():
+        for name in self._names:
             if name.startswith(kind):
                 self._send(name, command)
 
@@ -328,7 +295,7 @@ class Coordinator:
         )
 
     def _summary(self, entry: _Pending, seconds: float) -> StepDone:
-        results = tuple(entry.results[index] for index in sorted(entry.results))
+        results = tuple(self._on_this_clock(entry.results[index]) for index in sorted(entry.results))
         losses = [result.loss_sum for result in results if result.loss_sum is not None]
         metrics: dict[str, float] = {}
         for result in results:
@@ -350,6 +317,16 @@ class Coordinator:
             inputs_wait_s=max(result.inputs_wait_s for result in results),
             bad_layer=next((result.bad_layer for result in results if result.bad_layer), ""),
         )
+
+    def _on_this_clock(self, result: Result) -> Result:
+        """The result, its spans on this host's clock and not on that of the system's."""
+        ahead_s = self._attempt.clock_ahead_s.get(system_role(result.system)) if self._attempt else None
+        if ahead_s is None:
+            return result
+        spans = tuple(
+            Span(span.lane, span.name, span.start_s - ahead_s, span.end_s - ahead_s) for span in result.spans
+        )
+        return msgspec.structs.replace(result, spans=spans)
 
     # --- reports --------------------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     """Threads of arithmetic per system."""
     device: str = "cpu"
+    """What systems compute on: see `open_device`."""
+    system_memory: int | None = None
+    """Bytes that a system on a device with memory of its own may allocate there; None: whatever there is."""
     stall_s: float = 300.0
     """How long a role may wait for another before the run ends with StallError."""
     timeline_steps: int = 0

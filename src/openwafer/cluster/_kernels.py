@@ -10,9 +10,13 @@ import torch
 
 from openwafer.artifact import Body, Symbol
 from openwafer.base import PlanError
+from openwafer.cluster._device_attention import OPERATORS
 from openwafer.cluster._losses import LOSSES
+from openwafer.cluster._shards import SHARDS
 
 aten = torch.ops.aten
+
+CPU = torch.device("cpu")
 
 _MASK = (1 << 63) - 1
 _fork_lock = threading.Lock()
@@ -40,11 +44,24 @@ def overload(name: str) -> Any:
         ) from None
 
 
-def seeded(name: str, rng: torch.Tensor | int, salt: int, *args: Any, **kwargs: Any) -> Any:
-    """Run a random operator so that its numbers depend on (rng, salt) and nothing else."""
+def seeded(
+    name: str,
+    rng: torch.Tensor | int,
+    salt: int,
+    *args: Any,
+    on: torch.device = CPU,
+    **kwargs: Any,
+) -> Any:
+    """Run a random operator so that its numbers depend on (rng, salt) and nothing else.
+
+    on: where it draws if no argument is a tensor. The CPU and GPUs have other generators: the same key draws other numbers
+    on a GPU than on the CPU, and the same on every GPU of one kind.
+    """
     op = overload(name)
     key = mix(int(rng), int(salt))
-    device = next((a.device for a in args if isinstance(a, torch.Tensor)), torch.device("cpu"))
+    device = next((a.device for a in args if isinstance(a, torch.Tensor)), on)
+    if device.type != "cpu" and _makes(op, tuple(a for a in args if isinstance(a, torch.Tensor))):
+        kwargs["device"] = device
     if any(argument.name == "generator" for argument in op._schema.arguments):
         generator = torch.Generator(device)
         generator.manual_seed(key)
@@ -96,13 +113,15 @@ class Kernels:
         """The callable of an instruction, and keyword arguments that the device adds."""
         instr = body.instrs[position]
         if instr.op == "wafer.seeded":
-            return seeded, {}
+            return seeded, {"on": self.device}
         if instr.op == "wafer.constant":
-            return (
-                (constant, {}) if self.device.type == "cpu" else (lambda *a: constant(*a).to(self.device), {})
-            )
+            return (constant if self.device.type == "cpu" else _once_on(self.device)), {}
+        if self.device.type != "cpu" and instr.op in OPERATORS:
+            return OPERATORS[instr.op], {}
         if instr.op in LOSSES:
             return LOSSES[instr.op], {}
+        if instr.op in SHARDS:
+            return SHARDS[instr.op], {}
         if self._matmul is not None and (chosen := self._matmul(body, position)) is not None:
             return chosen, {}
         # Some kernels lay their results out otherwise than tracing foretold (batch normalisation of a transposed
@@ -110,10 +129,24 @@ class Kernels:
         op = overload("aten.reshape.default" if instr.op == "aten.view.default" else instr.op)
         if in_place and instr.op in FUSED:
             return fused_in_place(op), {}
-        makes = not any(True for _ in instr.operands)
-        if makes and any(argument.name == "device" for argument in op._schema.arguments):
-            return op, {"device": self.device}
-        return op, {}
+        return op, {"device": self.device} if _makes(op, tuple(instr.operands)) else {}
+
+
+def _makes(op: Any, operands: tuple[Any, ...]) -> bool:
+    """Whether the operator makes a tensor from none, so that it must be told where."""
+    return not operands and any(argument.name == "device" for argument in op._schema.arguments)
+
+
+def _once_on(device: torch.device) -> Callable[..., torch.Tensor]:
+    """`constant`, copied to a device at its first call: an instruction's numbers never change, and a copy would wait."""
+    kept: list[torch.Tensor] = []
+
+    def run(*args: Any) -> torch.Tensor:
+        if not kept:
+            kept.append(constant(*args).to(device))
+        return kept[0]
+
+    return run
 
 
 def symbol(value: Symbol) -> Any:

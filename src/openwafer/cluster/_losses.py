@@ -31,7 +31,7 @@ def linear_loss(
     reduction: 0 none, 1 mean, 2 sum, as ATen counts them; dtype: in which the logits are normalised. The sum over rows may
     differ from ATen's in the last bits.
     """
-    losses_N = torch.empty(h_ND.shape[0], dtype=dtype)
+    losses_N = torch.empty(h_ND.shape[0], dtype=dtype, device=h_ND.device)
     for part, log_CV in _chunks(h_ND, weight_VD, bias_V, rows, dtype):
         losses_N[part] = aten.nll_loss_forward(log_CV, target_N[part], None, NONE, ignored)[0]
     count = (target_N != ignored).sum().to(dtype)
@@ -59,10 +59,10 @@ def linear_loss_backward(
         else (gradient / count if reduction == MEAN else gradient)
     )
     each_N = each_N.expand(h_ND.shape[0]).contiguous()
-    one = torch.ones((), dtype=dtype)
+    one = torch.ones((), dtype=dtype, device=h_ND.device)
     h_gradient_ND = torch.empty_like(h_ND)
-    weight_gradient_VD = torch.zeros(weight_VD.shape, dtype=torch.float32)
-    bias_gradient_V = torch.zeros(weight_VD.shape[0], dtype=torch.float32)
+    weight_gradient_VD = torch.zeros(weight_VD.shape, dtype=torch.float32, device=h_ND.device)
+    bias_gradient_V = torch.zeros(weight_VD.shape[0], dtype=torch.float32, device=h_ND.device)
     for part, log_CV in _chunks(h_ND, weight_VD, bias_V, rows, dtype):
         picked_CV = aten.nll_loss_backward(each_N[part], log_CV, target_N[part], None, NONE, ignored, one)
         logits_gradient_CV = aten._log_softmax_backward_data(picked_CV, log_CV, 1, dtype).to(h_ND.dtype)

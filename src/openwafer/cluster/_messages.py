@@ -93,10 +93,12 @@ class Fed(msgspec.Struct, frozen=True, tag="fed"):
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
-    """The role has done all and ends. `peak_rss` is its process's high-water mark in bytes."""
+    """The role has done all and ends. `peak_rss` is its process's high-water mark in bytes; `peak_device` what it allocated
+    at most on a device with memory of its own."""
 
     role: str
     peak_rss: int
+    peak_device: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -35,6 +35,12 @@ class RoleStart:
     batches: BatchFunction | None = None
 
 
+def kind_and_index(name: str) -> tuple[str, int]:
+    """`system12` is the system 12; `memoryx` is the only one."""
+    kind = name.rstrip("0123456789")
+    return kind, int(name[len(kind) :] or 0)
+
+
 def run_role(start: RoleStart, in_process: bool) -> None:
     """Run a role to its end; what goes wrong is reported to the coordinator and not raised."""
     if in_process:

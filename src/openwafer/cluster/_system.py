@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -34,13 +35,17 @@ from openwafer.artifact import (
     gradient_records,
     layers_for,
 )
+from openwafer.cluster._device import Bytes, Message
+from openwafer.cluster._device_open import open_device
 from openwafer.cluster._execute import Compiled, compile_body
 from openwafer.cluster._job import Job, memoryx, system_role
 from openwafer.cluster._kernels import Kernels, mix
 from openwafer.cluster._matmul import matmul_kernels
 from openwafer.cluster._memory import gradients as gradient_views
-from openwafer.cluster._memory import is_finite, peak_rss, stored_weights, streamed_weights, view
+from openwafer.cluster._memory import is_finite, peak_rss, streamed_weights, view
 from openwafer.cluster._messages import Command, Ended, Ready, Result, Span, Step, Stop
+from openwafer.cluster._system_rings import SystemRings
+from openwafer.cluster._threads import use_threads
 from openwafer.wire import Endpoints
 
 OFFSETS = 64
@@ -64,9 +69,11 @@ class SystemRole:
         self.me = self.plan.systems[index]
         self.role = system_role(index)
         self.ends = endpoints
-        self.device = torch.device(job.device)
-        kernels = Kernels(self.device, matmul_kernels(job.matmul, job.threads, job.matmul_choices))
-        self._kernels = kernels
+        self.device = open_device(job.device, job.plan, index, job.system_memory)
+        self._kernels = Kernels(
+            self.device.operators, matmul_kernels(job.matmul, job.threads, job.matmul_choices)
+        )
+        self.rings = SystemRings(job.plan, index, endpoints, self.device)
         self._compiled: dict[str, Compiled] = {}
         self._record_of = self.plan.record_of
         self._programs = {
@@ -74,29 +81,29 @@ class SystemRole:
         }
         self._constants: dict[tuple[int, bool], dict[str, torch.Tensor]] = {}
         self._row_offset = self._first_row()
-        self._store = endpoints.segment("store").buffer if self._reads_in_place() else None
-        self._store_offsets = _record_offsets(job)
         self._buffer_records = {name: self._record_of[name] for name, _ in self.plan.buffers}
 
     def run(self) -> None:
         """Obey the coordinator. Raises what goes wrong; the caller reports it."""
-        torch.set_num_threads(self.job.threads)
+        use_threads(self.job.threads)
+        reports = self.ends.outbox("reports")
+        with torch.inference_mode(), self.device:
+            reports.send(Ready(self.role))
+            self._obey()
+            peak = self.device.peak_bytes
+        reports.send(Ended(self.role, peak_rss(), peak))
+
+    def _obey(self) -> None:
         inbox = self.ends.inbox("commands")
         reports = self.ends.outbox("reports")
-        reports.send(Ready(self.role))
         done = 0
-        with torch.inference_mode():
-            while True:
-                command = inbox.receive(type=Command)
-                if isinstance(command, Stop):
-                    break
-                if isinstance(command, Step):
-                    if command.train and self.job.fail == f"{self.role}:{command.number}":
-                        die()
-                    run = _StepRun(self, command, record=done < self.job.timeline_steps)
-                    reports.send(run.run())
-                    done += 1
-        reports.send(Ended(self.role, peak_rss()))
+        while not isinstance(command := inbox.receive(type=Command), Stop):
+            if isinstance(command, Step):
+                if command.train and self.job.fail == f"{self.role}:{command.number}":
+                    die()
+                run = _StepRun(self, command, record=done < self.job.timeline_steps)
+                reports.send(run.run())
+                done += 1
 
     def _prepare(self, train: bool) -> list[_Prepared]:
         """The program with, for each action, what it is the last to use."""
@@ -130,19 +137,6 @@ class SystemRole:
         before = [s for s in self.plan.systems if s.replica < self.me.replica and s.stage == self.me.stage]
         return sum(sum(system.rows) for system in before)
 
-    def _reads_in_place(self) -> bool:
-        return self.plan.store == "ram" and any(record.streams_as_stored for record in self.plan.records)
-
-    def weights_from(self, token: dict[str, Any], data: memoryview) -> dict[str, torch.Tensor]:
-        """Tensors over a received record: in the shared store itself, or in the slot."""
-        index = token["record"]
-        record = self.plan.records[index]
-        if token["in_place"]:
-            assert self._store is not None
-            start = self._store_offsets[index]
-            return stored_weights(record, self._store[start : start + record.weight_bytes])
-        return streamed_weights(record, data)
-
 
 class _StepRun:
     """One step of one system: the values alive, by microbatch and name."""
@@ -154,6 +148,7 @@ class _StepRun:
         self.plan = role.plan
         self.values: list[dict[str, Any]] = [{} for _ in role.me.rows]
         self.weights: dict[str, torch.Tensor] = {}
+        self.globals: dict[str, float] = {}
         self.users: dict[int, int] = {}
         self.tickets: dict[int, int] = {}
         self.slots: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
@@ -164,15 +159,17 @@ class _StepRun:
         self.metric_sums: dict[str, float] = {}
         self.bad_layer = ""
         self.waits = dict.fromkeys(("weights", "gradients", "inputs", "values"), 0.0)
-        self.compute_s = 0.0
+        self.computed: list[tuple[str, Any, Any]] = []
+        """(span, its beginning and its end as marks of the device) of every body that ran."""
         self.spans: list[Span] | None = [] if record else None
 
     def run(self) -> Result:
-        me = self.role.me
+        me, device = self.role.me, self.role.device
         with self._span("wait inputs", "inputs"):
-            batch = self.role.ends.reader("batches").receive(self.role.job.stall_s)
+            batch = self.role.rings.batches.receive(self.role.job.stall_s)
         self._take_batch(batch.token, batch.data)
         for action, dropped, dying in self.role._programs[self.train]:
+            device.advance()
             if isinstance(action, Load):
                 self._load(action.layer)
             elif isinstance(action, Unload):
@@ -190,7 +187,9 @@ class _StepRun:
                 for name in dropped:
                     alive.pop(name, None)
         self._send_buffers()
-        self.role.ends.reader("batches").release(batch.ticket)
+        self.role.rings.batches.release(batch.ticket)
+        # The next step begins with weights that wait for these gradients: there is nothing to run ahead to.
+        device.settle()
         return Result(
             system=self.role.index,
             step=self.step.number,
@@ -199,7 +198,7 @@ class _StepRun:
             loss_sum=self.loss_sum,
             metric_sums=self.metric_sums,
             bad_layer=self.bad_layer,
-            compute_s=self.compute_s,
+            compute_s=self._compute_s(),
             weights_wait_s=self.waits["weights"],
             gradients_wait_s=self.waits["gradients"],
             inputs_wait_s=self.waits["inputs"],
@@ -209,7 +208,7 @@ class _StepRun:
 
     # --- inputs ---------------------------------------------------------------------------------------
 
-    def _take_batch(self, token: dict[str, Any], data: memoryview) -> None:
+    def _take_batch(self, token: dict[str, Any], data: Bytes) -> None:
         """Split this replica's rows into microbatches; add the scalars that belong to each."""
         whole = {
             name: view(data, TensorType(dtype, tuple(shape)), offset)
@@ -219,7 +218,7 @@ class _StepRun:
         for microbatch, size in enumerate(self.role.me.rows):
             values = self.values[microbatch]
             values.update({name: tensor[start : start + size] for name, tensor in whole.items()})
-            values["sample_fraction"] = torch.tensor(size / self.plan.batch, dtype=torch.float32)
+            values["sample_fraction"] = self.role.device.scalar(size / self.plan.batch, torch.float32)
             values["rng"] = mix(self.role.job.seed, self.step.number, self.role._row_offset + start)
             values.update(self.role.constants(size, self.train))
             start += size
@@ -230,20 +229,26 @@ class _StepRun:
         return layers_for(self.plan, self.role.me.rows[microbatch], self.train)
 
     def _load(self, layer: int) -> None:
-        reader = self.role.ends.reader(f"weights{self.role.me.stage}")
+        reader = self.role.rings.weights
         for record in self._layers()[layer].records:
             with self._span("wait weights", "weights"):
                 message = reader.receive(self.role.job.stall_s)
             assert message.token["record"] == record, f"stream order: {message.token['record']} for {record}"
-            for values in self.values:
-                for name, value, dtype in message.token["globals"]:
-                    values[name] = torch.tensor(value, dtype=getattr(torch, dtype))
+            self._take_globals(message)
             old = self.tickets.pop(record, None)
             if old is not None:
                 reader.release(old)
             self.tickets[record] = message.ticket
             self.users[record] = self.users.get(record, 0) + 1
-            self.weights.update(self.role.weights_from(message.token, message.data))
+            self.weights.update(streamed_weights(self.plan.records[record], message.data))
+
+    def _take_globals(self, message: Message) -> None:
+        for name, value, dtype in message.token["globals"]:
+            if self.globals.get(name) != value:
+                self.globals[name] = value
+                tensor = self.role.device.scalar(value, getattr(torch, dtype))
+                for values in self.values:
+                    values[name] = tensor
 
     def _unload(self, layer: int) -> None:
         for record in self._layers()[layer].records:
@@ -252,7 +257,7 @@ class _StepRun:
                 continue
             for weight in self.plan.records[record].weights:
                 self.weights.pop(weight.name, None)
-            self.role.ends.reader(f"weights{self.role.me.stage}").release(self.tickets.pop(record))
+            self.role.rings.weights.release(self.tickets.pop(record))
 
     # --- arithmetic -----------------------------------------------------------------------------------
 
@@ -267,18 +272,28 @@ class _StepRun:
         # Inputs whose last use this is die inside the body: nothing here may keep them.
         for name in dying:
             alive.pop(name, None)
-        started = time.monotonic()
+        device = self.role.device
+        device.join()
+        started = device.mark()
         outputs = self.role.call(call, inputs)
-        ended = time.monotonic()
-        self.compute_s += ended - started
-        if self.spans is not None:
-            self.spans.append(Span(self.role.role, f"{kind} {layer.name} [{microbatch}]", started, ended))
+        self.computed.append((f"{kind} {layer.name} [{microbatch}]", started, device.mark()))
         alive.update(zip(call.outputs, outputs, strict=True))
         del outputs
         if isinstance(action, Forward):
             self._take_results(microbatch, layer, call)
         else:
             self._add_gradients(microbatch, action.layer)
+
+    def _compute_s(self) -> float:
+        """Seconds of arithmetic in this step; its spans join the others."""
+        total = 0.0
+        seconds = self.role.device.seconds
+        for name, first, last in self.computed:
+            started, ended = seconds(first), seconds(last)
+            total += ended - started
+            if self.spans is not None:
+                self.spans.append(Span(self.role.role, name, started, ended))
+        return total
 
     def _value(self, alive: dict[str, Any], name: str) -> Any:
         if name in alive:
@@ -291,20 +306,25 @@ class _StepRun:
         alive = self.values[microbatch]
         rows = self.role.me.rows[microbatch]
         loss = self.plan.loss if self.train else self.plan.evaluation_loss
+        read = self.role.device.read
         for name in call.outputs:
             if name == loss:
-                value = float(alive[name])
-                self.loss_sum = (self.loss_sum or 0.0) + value * rows
-                if not math.isfinite(value) and not self.bad_layer:
-                    self.bad_layer = self._first_bad(microbatch, layer, infinity=math.isinf(value))
+                read(alive[name], partial(self._take_loss, microbatch, layer, rows))
         for metric in self.plan.metrics if self.train else self.plan.evaluation_metrics:
             if metric.value in call.outputs:
-                before = self.metric_sums.get(metric.label, 0.0)
-                self.metric_sums[metric.label] = before + float(alive[metric.value]) * rows
+                read(alive[metric.value], partial(self._take_metric, metric.label, rows))
         if self.train:
             for buffer, made in self.plan.buffers:
                 if made in call.outputs:
                     self.buffers[buffer] = alive[made]
+
+    def _take_loss(self, microbatch: int, layer: Layer, rows: int, value: float) -> None:
+        self.loss_sum = (self.loss_sum or 0.0) + value * rows
+        if not math.isfinite(value) and not self.bad_layer:
+            self.bad_layer = self._first_bad(microbatch, layer, infinity=math.isinf(value))
+
+    def _take_metric(self, label: str, rows: int, value: float) -> None:
+        self.metric_sums[label] = self.metric_sums.get(label, 0.0) + value * rows
 
     def _first_bad(self, microbatch: int, loss_layer: Layer, infinity: bool) -> str:
         """Where it began, as far as the values that are still alive tell: an input, else the first such layer.
@@ -333,7 +353,7 @@ class _StepRun:
         for record in gradient_records(self.plan, layer):
             if (index, record) not in self.slots:
                 with self._span("wait gradient slot", "gradients"):
-                    slot = self.role.ends.writer("gradients").acquire(self.role.job.stall_s)
+                    slot = self.role.rings.gradients.acquire(self.role.job.stall_s)
                 self.slots[index, record] = gradient_views(self.plan.records[record], slot)
                 self.filled[index, record] = set()
         for gradient in layer.gradients:
@@ -352,7 +372,7 @@ class _StepRun:
             for name, target in views.items():
                 if name not in filled:
                     target.zero_()
-            self.role.ends.writer("gradients").commit(
+            self.role.rings.gradients.commit(
                 {"step": self.step.number, "layer": layer, "record": record},
                 self.plan.records[record].gradient_bytes,
             )
@@ -361,7 +381,7 @@ class _StepRun:
         """Batch statistics go back to MemoryX from the first replica."""
         if self.train and self.plan.buffers and self.role.me.replica == 0:
             own = {
-                name: value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                name: value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
                 for name, value in self.buffers.items()
             }
             self.role.ends.outbox("buffers", memoryx()).send([self.step.number, own])
@@ -370,7 +390,7 @@ class _StepRun:
 
     def _send_values(self, action: SendValues) -> None:
         alive = self.values[action.microbatch]
-        writer = self.role.ends.writer(f"values{self.role.me.stage}to{action.peer}")
+        writer = self.role.rings.values_to(action.peer)
         with self._span("wait value slot", "values"):
             slot = writer.acquire(self.role.job.stall_s)
         fields, offset = [], 0
@@ -383,9 +403,10 @@ class _StepRun:
         writer.commit(fields, offset)
 
     def _receive_values(self, action: ReceiveValues) -> None:
-        reader = self.role.ends.reader(f"values{action.peer}to{self.role.me.stage}")
+        reader = self.role.rings.values_from(action.peer)
         with self._span("wait values", "values"):
             message = reader.receive(self.role.job.stall_s)
+        self.role.device.join()
         alive = self.values[action.microbatch]
         for name, dtype, shape, offset in message.token:
             alive[name] = view(message.data, TensorType(dtype, tuple(shape)), offset).clone()
@@ -399,14 +420,6 @@ class _StepRun:
         self.waits[kind] += ended - started
         if self.spans is not None and ended - started > 1e-4:
             self.spans.append(Span(self.role.role, name, started, ended))
-
-
-def _record_offsets(job: Job) -> list[int]:
-    offsets, at = [], 0
-    for record in job.plan.records:
-        offsets.append(at)
-        at += record.nbytes
-    return offsets
 
 
 def die() -> None:

@@ -1,12 +1,14 @@
 """The PyTorch training front end: Trainer, recipes' configs, data, optimizers, reports."""
 
 from openwafer.train._config import LocalCluster, RunConfig, load_recipe
+from openwafer.train._hosts import HostsCluster
 from openwafer.train._run import Callback, FitResult
 from openwafer.train._trainer import Trainer, fit_config, load_into, plan_config
 
 __all__ = [
     "Callback",
     "FitResult",
+    "HostsCluster",
     "LocalCluster",
     "RunConfig",
     "Trainer",

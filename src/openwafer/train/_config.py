@@ -41,6 +41,8 @@ class LocalCluster:
     microbatch: int | Literal["auto"] | None = "auto"
     """Samples per microbatch; None: the whole share of a system at once."""
     recompute: bool | Literal["auto"] = "auto"
+    shard_vocabulary: bool | Literal["auto"] = "auto"
+    """Whether a vocabulary's weights are cut by rows into several records; "auto": where they set the peak of memory."""
     processes: bool | None = None
     """Whether every role is a process; None: threads for one system, processes for several."""
     input_processes: bool = False
@@ -75,6 +77,8 @@ class LocalCluster:
             _at_least("LocalCluster", "microbatch", self.microbatch, 1, 'a number, "auto" or None')
         if not isinstance(self.recompute, bool):
             _one_of("LocalCluster", "recompute", self.recompute, ("auto", True, False))
+        if not isinstance(self.shard_vocabulary, bool):
+            _one_of("LocalCluster", "shard_vocabulary", self.shard_vocabulary, ("auto", True, False))
         if self.processes is not None and not isinstance(self.processes, bool):
             raise InputError(
                 f"LocalCluster: processes is {self.processes!r}, but it must be True, False or None"
@@ -86,6 +90,11 @@ class LocalCluster:
             has_own_memory(self.device)
         except InputError as error:
             raise InputError(f"LocalCluster: {error}") from None
+        if self.memoryx_memory == "auto" and self.has_own_memory:
+            raise InputError(
+                f"LocalCluster: memoryx_memory is 'auto' with device {self.device!r}, but what hides the disk is measured for "
+                "systems on the CPU only; give a size such as 64GiB, or None"
+            )
         if not self.stall_s > 0:
             raise InputError(f"LocalCluster: stall_s is {self.stall_s!r}, but it must be above 0 seconds")
 
@@ -125,7 +134,7 @@ class LocalCluster:
     @property
     def threads_per_system(self) -> int:
         """`threads`, with None decided: the cores that this process may use, over the systems; at least 1."""
-        return max(1, _cores() // self.systems) if self.threads is None else self.threads
+        return max(1, cores() // self.systems) if self.threads is None else self.threads
 
     def describe(self) -> dict[str, Any]:
         """Every field, as data that `json.dumps` takes."""
@@ -268,7 +277,8 @@ def _one_of(where: str, name: str, value: object, allowed: tuple[object, ...]) -
         raise InputError(f"{where}: {name} is {value!r}; take one of {', '.join(map(repr, allowed))}")
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from openwafer.artifact import Record
+from openwafer.artifact import Tensor as Entry
 from openwafer.base import CheckpointError, InputError
+from openwafer.cluster.store import Weights
 from openwafer.train.data._seeds import derive_seed
 
 
@@ -55,10 +57,15 @@ class InitialWeights:
     Modules on the meta device are initialised one at a time with `reset_parameters()` (or the `_init_weights` of a
     transformers model), each from a seed of its own: (seed, module name). Values then do not depend on the order or the
     split, but differ from those of building the module whole.
+
+    A weight that is cut by rows is made whole, once for records that follow each other, since its rows come from one
+    sequence of random numbers; an imported one is read shard by shard.
     """
 
-    def __init__(self, module: nn.Module, seed: int, imported: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, module: nn.Module, seed: int, imported: Weights | None = None) -> None:
         self.module = module
+        self._kept: dict[str, dict[str, Tensor]] = {}
+        """By module: what it made, while the next record may hold more of it."""
         self.seed = seed
         self.imported = imported
         self._values = {
@@ -73,30 +80,41 @@ class InitialWeights:
         """
         with self._materialised(record) as made:
             for entry in record.weights:
-                tensors[entry.name].copy_(self._find(entry.name, made))
+                tensors[entry.name].copy_(self._find(entry, made))
 
-    def _find(self, name: str, made: Mapping[str, Tensor]) -> Tensor:
+    def _find(self, entry: Entry, made: Mapping[str, Tensor]) -> Tensor:
+        name = entry.whole
         if self.imported is not None and name in self.imported:
-            value = self.imported[name]
-            if tuple(value.shape) != tuple(self._values[name].shape):
+            shape = self.imported.types[name].shape
+            if shape != tuple(self._values[name].shape):
                 raise CheckpointError(
-                    f"the imported weight {name} has shape {tuple(value.shape)}, the model's has "
+                    f"the imported weight {name} has shape {shape}, the model's has "
                     f"{tuple(self._values[name].shape)}; is it a checkpoint of another size?"
                 )
-            return value
-        return made[name] if name in made else self._values[name].detach()
+            if entry.part is None:
+                return self.imported[name]
+            return self.imported.rows(name, entry.part.start, entry.part.start + entry.shape[0])
+        value = made[name] if name in made else self._values[name].detach()
+        return value if entry.part is None else value[entry.part.start : entry.part.start + entry.shape[0]]
 
     @contextmanager
     def _materialised(self, record: Record) -> Iterator[dict[str, Tensor]]:
         owners: dict[str, None] = {}
+        parted = set()
         for entry in record.weights:
-            value = self._values[entry.name]
-            given = self.imported is not None and entry.name in self.imported
+            value = self._values[entry.whole]
+            given = self.imported is not None and entry.whole in self.imported
             if value.device.type == "meta" and not given:
-                owners[entry.name.rpartition(".")[0]] = None
+                owner = entry.whole.rpartition(".")[0]
+                owners[owner] = None
+                parted |= {owner} if entry.part is not None else set()
+        self._kept = {owner: made for owner, made in self._kept.items() if owner in parted}
         made: dict[str, Tensor] = {}
         for owner in owners:
-            made.update(self._initialise(owner))
+            own = self._kept[owner] if owner in self._kept else self._initialise(owner)
+            made.update(own)
+            if owner in parted:
+                self._kept[owner] = own
         yield made
 
     def _initialise(self, owner: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from openwafer.artifact import Plan
 from openwafer.base import StorageError, format_bytes
 from openwafer.cluster import measure_bodies, measure_disk
 from openwafer.graph import StepTime, hide_disk, predict_step
-from openwafer.train._config import LocalCluster
+from openwafer.train._config import LocalCluster, cores
 
 SHARE_OF_FREE_RAM = 0.7
 """Of what is free beside the plan's own need; the rest is for the user's data and for other programs."""
@@ -44,10 +44,12 @@ def predict(
         RuntimeError,
     ) as error:  # torch's error for memory that is not there is a RuntimeError
         return f"No prediction of a step's time: {str(error).splitlines()[0]}"
+    used = cluster.threads_per_system * len(plan.systems)
+    shared = cores() if used >= cores() else None
     if disk is not None and cluster.memoryx_memory == "auto":
         free = int(psutil.virtual_memory().available * SHARE_OF_FREE_RAM) - plan.host_bytes
-        plan = hide_disk(plan, bodies, disk, max(0, free))
-    step = predict_step(plan, bodies, disk)
+        plan = hide_disk(plan, bodies, disk, max(0, free), shared)
+    step = predict_step(plan, bodies, disk, shared)
     return Prediction(plan, step, _in_words(plan, step))
 
 

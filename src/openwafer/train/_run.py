@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from openwafer.cluster import (
     BatchFunction,
     CheckpointDone,
     Coordinator,
+    Hosts,
     Job,
     SaveCheckpoint,
     Step,
@@ -48,6 +50,7 @@ from openwafer.cluster.store import (
 )
 from openwafer.graph import StepTime
 from openwafer.train._config import LocalCluster
+from openwafer.train._hosts import open_hosts
 from openwafer.train._initial import InitialWeights
 from openwafer.train._prediction import predict
 from openwafer.train._step import named_inputs
@@ -74,8 +77,12 @@ class FitResult:
     folder: Path
     checkpoint: Path
     samples_per_s: float
+    predicted_step_s: float | None
+    """What a training step was predicted to take, from a measurement before the first; None for steps of a moment."""
     peak_rss: dict[str, int]
     """By role: high-water mark of its process in bytes. Roles that are threads share one process."""
+    peak_device: dict[str, int]
+    """By system, where it has memory of its own: most bytes that its process allocated there. Empty on the CPU."""
     interrupted: bool
 
 
@@ -132,7 +139,9 @@ class Run:
         self.eval_losses: dict[int, float] = {}
         self.timeline = Timeline()
         self.peak_rss: dict[str, int] = {}
+        self.peak_device: dict[str, int] = {}
         self.stopping = threading.Event()
+        self.hosts: Hosts | None = None
         self.last_checkpoint = Path()
         self.samples = 0
         self.step_s: list[float] = []
@@ -162,6 +171,7 @@ class Run:
             self.kernels = choices
         begun = time.monotonic()
         with (
+            _same_threads_after(),
             self._interruptible(),
             Reporter(
                 self.folder,
@@ -172,6 +182,7 @@ class Run:
                 start_step=first,
                 loop_steps=self.eval_every or None,
             ) as reporter,
+            open_hosts(cluster, reporter.note, self.stopping.is_set) as self.hosts,
         ):
             for note in (*self.plan.notes, *self.notes):
                 reporter.note(note)
@@ -198,7 +209,9 @@ class Run:
             folder=self.folder.path,
             checkpoint=self.last_checkpoint,
             samples_per_s=self.samples / self.busy_s if self.busy_s else 0.0,
+            predicted_step_s=predicted.total_s if predicted else None,
             peak_rss=self.peak_rss,
+            peak_device=self.peak_device,
             interrupted=self.stopping.is_set(),
         )
 
@@ -283,6 +296,7 @@ class Run:
             self._batches,
             processes=cluster.uses_processes,
             input_processes=cluster.input_processes,
+            hosts=self.hosts,
         ) as coordinator:
             reporter.start()
             for event in coordinator.run(self._commands(coordinator.start_step)):
@@ -294,6 +308,9 @@ class Run:
                     self._evaluated(reporter, event)
         self.peak_rss = {
             role: max(peak, self.peak_rss.get(role, 0)) for role, peak in coordinator.peak_rss.items()
+        }
+        self.peak_device = {
+            role: max(peak, self.peak_device.get(role, 0)) for role, peak in coordinator.peak_device.items()
         }
 
     def _commands(self, first: int) -> Iterator[Step | SaveCheckpoint]:
@@ -352,6 +369,9 @@ class Run:
     def _stepped(self, reporter: Reporter, done: StepDone) -> None:
         for span in done.spans:
             self.timeline.add(span.lane, span.name, span.start_s, span.end_s)
+        starts = [span.start_s for result in done.results for span in result.spans]
+        if starts:
+            self.timeline.mark_step(done.step + 1, min(starts))
         if not math.isfinite(done.loss):
             raise NumericsError(
                 f"the loss is {done.loss} at step {done.step + 1}"
@@ -423,9 +443,19 @@ class Run:
                 + (f", {predicted.total_s:.3f} predicted" if predicted else ""),
                 "memory": f"{format_bytes(self.plan.host_bytes)} predicted for all roles, beyond Python and PyTorch",
                 "peak memory": f"{max(self.peak_rss.values(), default=0) / 2**20:.0f} MiB in the largest process",
+                **self._device_summary(),
                 "folder": str(self.folder.path),
             }
         )
+
+    def _device_summary(self) -> dict[str, object]:
+        if not self.peak_device:
+            return {}
+        need = max(system.memory.peak for system in self.plan.systems)
+        return {
+            "device memory": f"{format_bytes(max(self.peak_device.values()))} allocated at most by a system's process, "
+            f"{format_bytes(need)} predicted for one system"
+        }
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -448,6 +478,16 @@ class Run:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _same_threads_after() -> Iterator[None]:
+    """Roles that are threads set torch's number of threads, which later threads of the user's program would inherit."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _step_seconds(plan: Plan) -> float:

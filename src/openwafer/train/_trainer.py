@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from openwafer.artifact import Plan, describe_plan, plan_to_json
+from openwafer.artifact import Plan, TensorType, describe_plan, plan_to_json
 from openwafer.base import (
     CheckpointError,
     InputError,
@@ -20,9 +20,10 @@ from openwafer.cluster.store import (
     Checkpoint,
     list_checkpoints,
 )
-from openwafer.graph import PlanOptions, StepGraph, capture, plan_job
+from openwafer.graph import PlanOptions, Shards, StepGraph, capture, plan_job
 from openwafer.graph import Precision as ComputePrecision
 from openwafer.train._config import LocalCluster, Precision, RunConfig
+from openwafer.train._hosts import HostsCluster
 from openwafer.train._initial import build_empty
 from openwafer.train._run import Callback, FitResult, Run, Setup
 from openwafer.train._step import input_types, make_step
@@ -108,7 +109,7 @@ class Trainer:
         types = input_types(batch)
         step = make_step(self.module, batch, self.loss, self.metrics)
 
-        def capture_step(samples: int, train: bool) -> StepGraph:
+        def capture_step(samples: int, train: bool, shards: Shards | None = None) -> StepGraph:
             training = self.module.training
             self.module.train(train)
             try:
@@ -119,6 +120,7 @@ class Trainer:
                     samples,
                     self.optimizer if train else None,
                     PRECISIONS[self.precision],
+                    **({"shards": shards} if shards else {}),
                 )
             finally:
                 self.module.train(training)
@@ -137,13 +139,25 @@ class Trainer:
                 recompute=self.cluster.recompute,
                 evaluate=evaluate,
                 own_memory=self.cluster.has_own_memory,
+                shard_vocabulary=self.cluster.shard_vocabulary,
             ),
+            self._divisible(),
         )
 
+    def _divisible(self) -> dict[str, TensorType]:
+        """Weights that may be cut by rows: nothing in their update looks across elements."""
+        return {
+            name: TensorType(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+            for name, value in self.module.named_parameters()
+            if not value.requires_grad or self.optimizer.is_elementwise(name, value)
+        }
+
     def _system_memory(self) -> int | None:
-        """The budget that the user gave; for GPUs of this machine else what they have."""
+        """The budget that the user gave; for GPUs of this machine else what they have. Other hosts' are not known yet."""
         cluster = self.cluster
-        return cluster.system_memory_bytes or device_memory(cluster.device, cluster.systems)
+        if cluster.system_memory_bytes is not None or isinstance(cluster, HostsCluster):
+            return cluster.system_memory_bytes
+        return device_memory(cluster.device, cluster.systems)
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -201,7 +215,8 @@ class Trainer:
                 f"{self.folder} has no checkpoint to go on from; leave --resume away to start a run there, or name the "
                 "folder of an earlier run (--folder)"
             )
-        check_device(self.cluster.device)
+        if not isinstance(self.cluster, HostsCluster):
+            check_device(self.cluster.device)
         with RunFolder.create(self.folder, described, resume=resume, overwrite=overwrite) as folder:
             plan = self._plan(source, eval_source is not None)
             folder.write(folder.plan, plan_to_json(plan))

@@ -1,4 +1,4 @@
-"""Moves bytes between the roles of a cluster: threads of one process or processes of one host.
+"""Moves bytes between the roles of a cluster: threads of one process, processes of one host, or of several.
 
 Tensors lie in segments (page-aligned buffers that both ends map); what travels are small
 tokens. A `Link` carries messages one way (`Outbox` to `Inbox`); a ring carries a stream of
@@ -17,8 +17,11 @@ transport it runs on.
 
 from openwafer.wire._endpoints import Endpoints
 from openwafer.wire._errors import Aborted
+from openwafer.wire._handshake import Connection, accept, connect, listen, version
+from openwafer.wire._hosts import HostsTransport
 from openwafer.wire._link import Inbox, Outbox
 from openwafer.wire._local import LocalTransport
+from openwafer.wire._mover import Mover, TcpMover
 from openwafer.wire._ring import RingMessage, RingStats
 from openwafer.wire._ring_reader import RingReader
 from openwafer.wire._ring_writer import RingWriter
@@ -29,9 +32,12 @@ from openwafer.wire._wait import wait_any
 
 __all__ = [
     "Aborted",
+    "Connection",
     "Endpoints",
+    "HostsTransport",
     "Inbox",
     "LocalTransport",
+    "Mover",
     "Outbox",
     "RingMessage",
     "RingReader",
@@ -39,6 +45,11 @@ __all__ = [
     "RingWriter",
     "Segment",
     "SharedTransport",
+    "TcpMover",
     "Transport",
+    "accept",
+    "connect",
+    "listen",
+    "version",
     "wait_any",
 ]

@@ -72,6 +72,10 @@ class Endpoints:
             raise self._missing("segment", repr(name), map(repr, self._segments))
         return self._segments[name]
 
+    def has_segment(self, name: str) -> bool:
+        """Whether the role was given a segment of this name; one on another host than the segment was not."""
+        return name in self._segments
+
     def inbox(self, name: str, source: str | None = None) -> Inbox:
         """The receiving end of a link. Raises InputError if the role has no such link."""
         key = self._choose(self._receivers, "inbox", name, source)

@@ -28,6 +28,8 @@ class RingShape:
     slot_bytes: int
     writer: str
     readers: tuple[str, ...]
+    far: tuple[str, ...] = ()
+    """Readers on other hosts than the writer: to them bytes travel in slots only, since a reference says nothing there."""
 
     @property
     def stride_bytes(self) -> int:

@@ -36,7 +36,8 @@ class RingWriter:
     ) -> None:
         self.shape = shape
         self._segment = segment
-        self._forward = forward
+        # Readers of one other host share a sender.
+        self._forward = tuple(dict.fromkeys(forward.values()))
         self._back = back
         self._waiter = waiter
         self._acquired: list[int] = []
@@ -150,14 +151,14 @@ class RingWriter:
         self._moved_bytes += nbytes
         if slot != NO_SLOT:
             del self._acquired[0]
-        for sender in self._forward.values():
+        for sender in self._forward:
             sender.push(frame)
-        flush_all(self._forward.values(), self._waiter, deadline)
+        flush_all(self._forward, self._waiter, deadline)
         return ticket
 
     def _await_slot(self, deadline: Deadline) -> int:
         # An interrupted commit may have left frames that no reader has seen yet.
-        flush_all(self._forward.values(), self._waiter, deadline)
+        flush_all(self._forward, self._waiter, deadline)
         while True:
             self._collect()
             for reader in sorted(self._left):
@@ -169,7 +170,7 @@ class RingWriter:
             self._sleep(deadline, set(self.shape.readers), f"free one of its {sizes}")
 
     def _await_release(self, ticket: int, deadline: Deadline) -> None:
-        flush_all(self._forward.values(), self._waiter, deadline)
+        flush_all(self._forward, self._waiter, deadline)
         while True:
             self._collect()
             message = self._in_flight.get(ticket)
@@ -214,4 +215,5 @@ class RingWriter:
 
     def _lost(self, reader: str) -> RoleLost:
         self._waiter.check(CAUSE_S)
-        return lost(self._forward[reader].route, by=self.shape.writer)
+        route = Route(label=self.shape.label, source=self.shape.writer, target=reader)
+        return lost(route, by=self.shape.writer)

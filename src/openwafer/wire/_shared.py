@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from multiprocessing import util
 
 from openwafer.base import PAGE_BYTES
@@ -68,8 +69,10 @@ class _AbortSwitch:
     def __init__(self, control: Segment, abort_write: Descriptor) -> None:
         self._reason = control.buffer
         self._abort_write = abort_write
+        self._lock = threading.Lock()
 
     def throw(self, reason: str) -> None:
-        if not self._abort_write.closed:
-            write_reason(self._reason, reason)
-            self._abort_write.close()
+        with self._lock:
+            if not self._abort_write.closed:
+                write_reason(self._reason, reason)
+                self._abort_write.close()

@@ -13,6 +13,19 @@ from openwafer.wire._ring import RingShape
 from openwafer.wire._segment import Segment
 
 
+def check_shape(shape: RingShape) -> None:
+    """Raises InputError for a ring that makes no sense."""
+    if shape.slots < 0 or shape.slot_bytes < (1 if shape.slots else 0):
+        raise InputError(
+            f"{shape.label} was asked for with {shape.slots} slots of {shape.slot_bytes} bytes; "
+            "give each slot at least one byte, or 0 slots for references only"
+        )
+    if not shape.readers or len(set(shape.readers)) < len(shape.readers):
+        raise InputError(
+            f"{shape.label} needs at least one reader and each only once, not {list(shape.readers)}"
+        )
+
+
 class Transport(ABC):
     """Makes segments, links and rings by name before the roles start; owned by the coordinator.
 
@@ -58,15 +71,7 @@ class Transport(ABC):
         shape = RingShape(
             name=name, slots=slots, slot_bytes=slot_bytes, writer=writer, readers=tuple(readers)
         )
-        if slots < 0 or slot_bytes < (1 if slots else 0):
-            raise InputError(
-                f"ring {name!r} was asked for with {slots} slots of {slot_bytes} bytes; "
-                "give each slot at least one byte, or 0 slots for references only"
-            )
-        if not readers or len(set(readers)) < len(readers):
-            raise InputError(
-                f"ring {name!r} needs at least one reader and each only once, not {list(readers)}"
-            )
+        check_shape(shape)
         write_end, *read_ends = self._parties((writer, *readers))
         with self._claim("ring", name, writer):
             segment = (

@@ -50,7 +50,7 @@ class WeightStream:
     def _send(self, index: int, ahead: bool) -> None:
         shared, record = self.shared, self.plan.records[index]
         token: dict[str, Any] = {"record": index, "in_place": False, "globals": self._global_values()}
-        if streams_in_place(self.plan, index):
+        if streams_in_place(self.plan, index) and not self._writer.shape.far:
             token["in_place"] = True
             self._writer.commit_reference(token, record.weight_bytes)
             return

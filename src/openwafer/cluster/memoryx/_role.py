@@ -13,6 +13,7 @@ from openwafer.cluster._failures import report_failure
 from openwafer.cluster._job import Job, memoryx
 from openwafer.cluster._memory import peak_rss
 from openwafer.cluster._messages import Command, Ended, Ready, SaveCheckpoint, Stop
+from openwafer.cluster._threads import use_threads
 from openwafer.cluster.memoryx._checkpoints import Checkpoints
 from openwafer.cluster.memoryx._down import WeightStream
 from openwafer.cluster.memoryx._shared import Shared
@@ -78,7 +79,8 @@ class MemoryXRole:
 
     def _thread(self, name: str, target: Callable[..., None], *arguments: int) -> threading.Thread:
         def work() -> None:
-            torch.set_num_threads(1)
+            # Systems on devices with memory of their own leave the host's cores to the updates.
+            use_threads(self.shared.job.threads if self.shared.plan.own_memory else 1)
             with torch.inference_mode():
                 target(*arguments)
 

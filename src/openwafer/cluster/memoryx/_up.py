@@ -18,6 +18,7 @@ from openwafer.cluster._memory import stored_state, stored_weights
 from openwafer.cluster._messages import Step, Updated
 from openwafer.cluster._swarmx import reduce_in_place
 from openwafer.cluster._system import die
+from openwafer.cluster._threads import use_threads
 from openwafer.cluster.memoryx._kept import Gradients, KeptGradients
 from openwafer.cluster.memoryx._shared import Shared
 from openwafer.wire import RingMessage, RingReader
@@ -43,7 +44,7 @@ class Updates:
         self._ended_stages = 0
         spill = Path(shared.job.store_folder) if self.plan.spills_gradients else None
         self._kept = KeptGradients(self.plan.records, self._expected, spill)
-        self._writer = ThreadPoolExecutor(1, "write", torch.set_num_threads, (1,))
+        self._writer = ThreadPoolExecutor(1, "write", use_threads, (1,))
 
     def run(self, stage: int) -> None:
         """Update from the gradients of one stage, step by step, as its queue tells; None ends it."""

@@ -97,14 +97,17 @@ class Checkpoint:
     def load_record(self, record: Record, into: memoryview) -> memoryview:
         """Fill a record's buffer (writable, weights then state) by names, however the writer cut its records.
 
+        Of a tensor that the record holds a part of, only that part is read.
+
         Returns the record's part of `into`. Raises CheckpointError if a tensor is missing or of another type.
         """
         buffer = check_buffer(record, into)
         self._check([record], extra=False)
         zero_holes(record, buffer)
         for tensor, offset in placed(record):
-            path, header, entry = self._where[tensor.name]
-            read_entry(path, header, entry, buffer[offset : offset + tensor.nbytes])
+            path, header, entry = self._where[tensor.whole]
+            into = buffer[offset : offset + tensor.nbytes]
+            read_entry(path, header, entry, into, tensor.whole_offset)
         return buffer
 
     def check(self, records: Sequence[Record]) -> None:
@@ -112,7 +115,7 @@ class Checkpoint:
         self._check(records, extra=True)
 
     def _check(self, records: Sequence[Record], *, extra: bool) -> None:
-        wanted = {tensor.name: tensor.type for record in records for tensor, _ in placed(record)}
+        wanted = {tensor.whole: tensor.whole_type for record in records for tensor, _ in placed(record)}
         types = self.types
         missing = [name for name in wanted if name not in types]
         surplus = [name for name in types if name not in wanted] if extra else []

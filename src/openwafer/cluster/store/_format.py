@@ -168,10 +168,13 @@ def read_header(path: Path) -> Header:
     return Header(entries, metadata, 8 + length, size)
 
 
-def read_entry(path: Path, header: Header, entry: Entry, into: memoryview) -> None:
-    """Read one tensor's bytes. Raises CheckpointError if the file has become shorter than its header says."""
+def read_entry(path: Path, header: Header, entry: Entry, into: memoryview, offset: int = 0) -> None:
+    """Fill `into` with one tensor's bytes from `offset` on.
+
+    Raises CheckpointError if the file has become shorter than its header says.
+    """
     with storage_errors(path), opened(path, os.O_RDONLY) as fd:
-        start = header.data_at + entry.start
+        start = header.data_at + entry.start + offset
         if read_fully(fd, into, start) != len(into):
             raise wrong_size(path, header.size, os.fstat(fd).st_size)
         drop_cached(fd, start, len(into))

@@ -9,7 +9,7 @@ import torch
 from openwafer.base import CheckpointError, InputError
 from openwafer.cluster.store._base import Store
 from openwafer.cluster.store._files import aligned_buffer
-from openwafer.cluster.store._tensors import nearest, placed, tensor_at, type_of, zero_holes
+from openwafer.cluster.store._tensors import nearest, part_of, placed, tensor_at, type_of, zero_holes
 
 Tensors = Mapping[str, torch.Tensor] | Callable[[str], torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 
@@ -20,8 +20,8 @@ def initialise(
     """Fill one record, so that a model larger than memory is never there as a whole.
 
     tensors: a mapping, a function from a name to its tensor (KeyError for one that it does not have), or
-    (name, tensor) pairs. Only the record's own names are asked for, each once. Floating-point values are
-    cast to the stored dtype. State that is not given starts at zero.
+    (name, tensor) pairs. Only the record's own names are asked for, each once; of a tensor that the record holds
+    a part of, the whole is given. Floating-point values are cast to the stored dtype. State that is not given starts at zero.
     scratch: page-aligned memory of at least `nbytes`, to reuse over calls; only a store on disk needs it.
 
     Raises CheckpointError if a weight is missing, InputError if one has another shape or kind of dtype.
@@ -41,14 +41,14 @@ def initialise(
     for tensor, offset in placed(record):
         target = tensor_at(buffer, offset, tensor.type)
         try:
-            value = value_of(tensor.name)
+            value = part_of(tensor, value_of(tensor.whole))
         except KeyError:
             if tensor in record.state:
                 target.zero_()
                 continue
             raise CheckpointError(
-                f"no value for weight {tensor.name!r} ({tensor.type}) of record {index} ({record.name!r})"
-                f"{nearest(tensor.name, known)}; give it, or a `rename` that maps a name to it"
+                f"no value for weight {tensor.whole!r} ({tensor.whole_type}) of record {index} ({record.name!r})"
+                f"{nearest(tensor.whole, known)}; give it, or a `rename` that maps a name to it"
             ) from None
         if value.shape != target.shape or (
             value.dtype != target.dtype

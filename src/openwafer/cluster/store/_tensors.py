@@ -36,6 +36,13 @@ def tensor_at(buffer: memoryview, offset: int, kind: TensorType) -> torch.Tensor
     return torch.frombuffer(flat(buffer), dtype=dtype, count=count, offset=offset).view(kind.shape)
 
 
+def part_of(tensor: Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """What a tensor of a record is of a whole one, as a view; a whole of another shape is returned as it is."""
+    if tensor.part is None or not tensor.shape or tuple(whole.shape) != tensor.part.shape:
+        return whole
+    return whole[tensor.part.start : tensor.part.start + tensor.shape[0]]
+
+
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor."""
     if not tensor.numel():

@@ -20,6 +20,9 @@ from openwafer.cluster.store._tensors import tensor_bytes, type_of
 Rename = Callable[[str], str | None]
 """Maps a name of the source to the user's own; None leaves the tensor out."""
 
+_Read = Callable[[tuple[int, int] | None], torch.Tensor]
+"""From the rows that are wanted, None for all, to their values."""
+
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -31,12 +34,16 @@ class Weights(Mapping[str, torch.Tensor]):
 
     types: dict[str, TensorType]
 
-    def __init__(self, sources: Mapping[str, tuple[TensorType, Callable[[], torch.Tensor]]]) -> None:
+    def __init__(self, sources: Mapping[str, tuple[TensorType, _Read]]) -> None:
         self.types = {name: kind for name, (kind, _) in sources.items()}
         self._read = {name: read for name, (_, read) in sources.items()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._read[name]()
+        return self._read[name](None)
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of a tensor of at least one dim, without reading the others."""
+        return self._read[name]((start, stop))
 
     def __contains__(self, name: object) -> bool:
         return name in self._read
@@ -76,7 +83,7 @@ def open_weights(source: Path | str | Mapping[str, torch.Tensor], rename: Rename
     return Weights(renamed)
 
 
-_Sources = dict[str, tuple[TensorType, Callable[[], torch.Tensor]]]
+_Sources = dict[str, tuple[TensorType, _Read]]
 
 
 def _from_path(path: Path) -> _Sources:
@@ -134,9 +141,12 @@ def _from_file(path: Path) -> _Sources:
     return {name: (entry.type, partial(_read, path, header, entry)) for name, entry in header.entries.items()}
 
 
-def _read(path: Path, header: Header, entry: Entry) -> torch.Tensor:
-    tensor = torch.empty(entry.type.shape, dtype=getattr(torch, entry.type.dtype))
-    read_entry(path, header, entry, tensor_bytes(tensor))
+def _read(path: Path, header: Header, entry: Entry, rows: tuple[int, int] | None) -> torch.Tensor:
+    start, stop = rows or (0, 0)
+    shape = entry.type.shape if rows is None else (stop - start, *entry.type.shape[1:])
+    tensor = torch.empty(shape, dtype=getattr(torch, entry.type.dtype))
+    offset = start * (entry.type.nbytes // max(entry.type.shape[0], 1)) if rows else 0
+    read_entry(path, header, entry, tensor_bytes(tensor), offset)
     return tensor
 
 
@@ -148,8 +158,8 @@ def _from_mapping(values: Mapping[str, Any]) -> _Sources:
     }
 
 
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach()
+def _same(tensor: torch.Tensor, rows: tuple[int, int] | None) -> torch.Tensor:
+    return tensor.detach() if rows is None else tensor.detach()[rows[0] : rows[1]]
 
 
 def _torch_load(path: Path) -> Mapping[str, Any]:

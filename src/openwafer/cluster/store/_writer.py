@@ -9,18 +9,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, final
+from typing import Any, final
 
 import msgspec
 import xxhash
 
-from openwafer.artifact import DTYPE_BYTES, Record, Tensor
+from openwafer.artifact import Record
 from openwafer.base import CheckpointError, InputError
 from openwafer.cluster.store._base import Store
 from openwafer.cluster.store._files import (
-    CHUNK_BYTES,
     aligned_buffer,
     drop_cached,
+    file_hash,
     free_bytes,
     full_disk,
     opened,
@@ -37,7 +37,7 @@ from openwafer.cluster.store._folders import (
     replaced_path,
     temporary_path,
 )
-from openwafer.cluster.store._format import Entry, encode_header
+from openwafer.cluster.store._layout import ShardLayout, shard_layouts
 from openwafer.cluster.store._manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -49,13 +49,13 @@ from openwafer.cluster.store._manifest import (
 from openwafer.cluster.store._tensors import check_buffer, check_names
 
 INDEX = "model.safetensors.index.json"
-_ALIGN_BYTES = 64
 
 
 @final
 class CheckpointWriter:
     """Builds `folder/checkpoint-<step>` from one `add` per record, in any order and from any thread.
 
+    A tensor that the records hold in parts is put together in one file, under its whole name.
     Memory stays constant: bytes go from the given buffers to the files. Nothing is visible under the final
     name before `commit`, which makes it durable first. An older checkpoint of the same step is replaced.
     As a context manager it aborts on an exception and otherwise leaves `commit` to the caller.
@@ -87,8 +87,10 @@ class CheckpointWriter:
             ) from None
         self.step, self.path = step, checkpoint_path(Path(folder), step)
         self._records, self._globals, self._keep = tuple(records), dict(globals), keep
-        self._files: dict[int, list[ShardFile]] = {}
-        self._weight_map: dict[str, str] = {}
+        self._layouts = shard_layouts(self._records)
+        self._waiting = {layout.file: set(layout.records) for layout in self._layouts}
+        self._added: set[int] = set()
+        self._files: dict[str, ShardFile] = {}
         self._lock = threading.Lock()
         self._open = True
         self._temporary = temporary_path(self.path)
@@ -114,15 +116,14 @@ class CheckpointWriter:
         """
         with self._lock:
             self._check_open()
-            if index in self._files:
+            if index in self._added:
                 raise InputError(f"record {index} of the checkpoint of step {self.step} was added twice")
-            record = self._records[index]
-            data = check_buffer(record, buffer)
+            data = check_buffer(self._records[index], buffer)
+            self._added.add(index)
             try:
-                self._files[index] = [
-                    *self._write_shard(index, "weights", record.weights, data),
-                    *self._write_shard(index, "state", record.state, data[record.weight_bytes :]),
-                ]
+                for layout in self._layouts:
+                    if index in layout.records:
+                        self._write_shard(layout, index, data)
             except BaseException:
                 self._remove()
                 raise
@@ -134,7 +135,7 @@ class CheckpointWriter:
         """
         with self._lock:
             self._check_open()
-            missing = [record.name for i, record in enumerate(self._records) if i not in self._files]
+            missing = [record.name for i, record in enumerate(self._records) if i not in self._added]
             if missing:
                 raise CheckpointError(
                     f"the checkpoint of step {self.step} lacks {len(missing)} of {len(self._records)} "
@@ -142,7 +143,7 @@ class CheckpointWriter:
                 )
             try:
                 index = self._write_index()
-                files = (*(f for i in sorted(self._files) for f in self._files[i]), index)
+                files = (*(self._files[layout.file] for layout in self._layouts), index)
                 manifest = CheckpointManifest(
                     FORMAT_VERSION, self.step, encode_globals(self._globals), files, self._extra
                 )
@@ -184,40 +185,36 @@ class CheckpointWriter:
             shutil.rmtree(self._temporary, ignore_errors=True)
             in_use.discard(self._temporary)
 
-    def _write_shard(
-        self, index: int, kind: Literal["weights", "state"], tensors: Sequence[Tensor], region: memoryview
-    ) -> list[ShardFile]:
-        if not tensors:
-            return []
-        name = f"{kind}-{index + 1:05d}-of-{len(self._records):05d}.safetensors"
-        # Wide elements first: without holes, every tensor then starts at a multiple of its element size.
-        ordered = sorted(tensors, key=lambda tensor: -DTYPE_BYTES[tensor.dtype])
-        entries, end = [], 0
-        for tensor in ordered:
-            entries.append(Entry(tensor.name, tensor.type, end, end + tensor.nbytes))
-            end += tensor.nbytes
-        header = encode_header(entries, {"format": "pt"}, _ALIGN_BYTES)
-        parts = [memoryview(header)]
-        for tensor in ordered:
-            data = region[tensor.offset : tensor.offset + tensor.nbytes]
-            parts += [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
-        path, digest, at = self._temporary / name, xxhash.xxh3_64(), 0
-        size = len(header) + end
-        with storage_errors(path, size), opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
-            for part in parts:
+    def _write_shard(self, layout: ShardLayout, index: int, data: memoryview) -> None:
+        """Write what record `index` holds of a file; the last record of the file completes it."""
+        path, waiting, digest = self._temporary / layout.file, self._waiting[layout.file], xxhash.xxh3_64()
+        begins, alone = len(waiting) == len(layout.records), len(layout.records) == 1
+        flags = os.O_WRONLY | (os.O_CREAT | os.O_EXCL if begins else 0)
+        with storage_errors(path, layout.nbytes), opened(path, flags) as fd:
+            if begins:
+                write_fully(fd, memoryview(layout.header), 0)
+                digest.update(layout.header)
+            for at, part in layout.pieces(self._records[index], data):
                 write_fully(fd, part, at)
                 digest.update(part)
-                at += len(part)
             os.fsync(fd)
             drop_cached(fd)
-        if kind == "weights":
-            self._weight_map.update({tensor.name: name for tensor in tensors})
-        return [ShardFile(name, kind, size, digest.hexdigest())]
+        waiting.discard(index)
+        if not waiting:  # parts come in any order, and a hash does not: it takes another look at the file
+            found = digest.hexdigest() if alone else file_hash(path)
+            self._files[layout.file] = ShardFile(layout.file, layout.kind, layout.nbytes, found)
 
     def _write_index(self) -> ShardFile:
         """The index by which transformers and others find each weight's shard."""
-        total = sum(weight.nbytes for record in self._records for weight in record.weights)
-        table = {"metadata": {"total_size": total}, "weight_map": dict(sorted(self._weight_map.items()))}
+        found = {
+            name: (entry.type.nbytes, layout.file)
+            for layout in self._layouts
+            if layout.kind == "weights"
+            for name, entry in layout.entries.items()
+        }
+        total = sum(nbytes for nbytes, _ in found.values())
+        places = {name: file for name, (_, file) in sorted(found.items())}
+        table = {"metadata": {"total_size": total}, "weight_map": places}
         data = json.dumps(table, indent=1).encode()
         write_synced(self._temporary / INDEX, data)
         return ShardFile(INDEX, "index", len(data), xxhash.xxh3_64_hexdigest(data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,19 @@ from openwafer.artifact import (
     Record,
     System,
     SystemMemory,
+    TensorType,
 )
 from openwafer.base import PlanError, format_bytes
 from openwafer.graph.ir import StepGraph
-from openwafer.graph.passes import Assembled, BodyTable, assemble
+from openwafer.graph.passes import (
+    Assembled,
+    BodyTable,
+    CannotShardError,
+    Choice,
+    assemble,
+    choose_shards,
+    is_worth_a_look,
+)
 from openwafer.graph.perf import with_cache, with_memory
 from openwafer.graph.place import (
     bubble,
@@ -30,8 +39,9 @@ from openwafer.graph.place import (
     weight_streaming,
 )
 
-CaptureStep = Callable[[int, bool], StepGraph]
-"""(samples, train) -> the step for a microbatch of that many samples."""
+CaptureStep = Callable[..., StepGraph]
+"""(samples, train) -> the step for a microbatch of that many samples. (samples, train, shards) if weights are cut by rows:
+see `capture`; it is never called so where `plan_job` is told of no divisible weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +60,25 @@ class PlanOptions:
     """Bytes of RAM that a disk store may use; what its buffers leave keeps whole records."""
     recompute: bool | Literal["auto"] = "auto"
     evaluate: bool = True
+    shard_vocabulary: bool | Literal["auto"] = "auto"
+    """Whether weights of a vocabulary are cut by rows into several records. "auto": those that would otherwise set the
+    size of every slot and buffer; True: all that can be."""
     prefetch_layers: int = 1
     """Layers of weights on their way while one is in use."""
     own_memory: bool = False
     """Whether systems compute in memory that is not the host's, as GPUs do."""
 
 
-def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
+def plan_job(
+    model: str,
+    capture: CaptureStep,
+    options: PlanOptions,
+    divisible: Mapping[str, TensorType] | None = None,
+) -> Plan:
     """Make the plan of one job.
+
+    divisible: weights that may be cut by rows, by name, with their types: those that are not trained, or that the
+    optimizer updates element by element.
 
     `auto` execution takes pipelined when every stage's weights, activations and gradients fit the systems'
     budget, else weight streaming; without a budget it takes weight streaming. `auto` microbatch takes the whole share of a
@@ -70,7 +91,15 @@ def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
             f"a batch of {options.batch} samples cannot be shared by {options.systems} systems; use at most {options.batch} "
             "systems or a larger batch"
         )
-    planner = _Planner(model, capture, options)
+    planner = _Planner(model, capture, options, divisible or {})
+    while True:
+        try:
+            return _search(planner, options)
+        except CannotShardError as found:
+            planner.leave_whole(found)
+
+
+def _search(planner: _Planner, options: PlanOptions) -> Plan:
     modes = [Mode.WEIGHT_STREAMING]
     if options.execution == "pipelined":
         modes = [Mode.PIPELINED]
@@ -96,17 +125,45 @@ def plan_job(model: str, capture: CaptureStep, options: PlanOptions) -> Plan:
 
 
 class _Planner:
-    def __init__(self, model: str, capture: CaptureStep, options: PlanOptions) -> None:
+    def __init__(
+        self, model: str, capture: CaptureStep, options: PlanOptions, divisible: Mapping[str, TensorType]
+    ) -> None:
         self.model = model
         self.capture = capture
         self.options = options
+        self.divisible = divisible
+        self._choice: Choice | None = None
         self._steps: dict[tuple[int, bool], StepGraph] = {}
         self._records: tuple[Record, ...] | None = None
 
     def step(self, samples: int, train: bool) -> StepGraph:
+        shards = self.choice(samples).shards
         if (samples, train) not in self._steps:
-            self._steps[samples, train] = self.capture(samples, train)
+            self._steps[samples, train] = (
+                self.capture(samples, train, shards) if shards else self.capture(samples, train)
+            )
         return self._steps[samples, train]
+
+    def choice(self, samples: int) -> Choice:
+        """The weights to cut by rows. The forward alone shows them, and costs less to capture than the step."""
+        if self._choice is None:
+            forced = self.options.shard_vocabulary is True
+            self._choice = Choice()
+            if self.options.shard_vocabulary and is_worth_a_look(self.divisible, forced):
+                step = self.capture(samples, False)
+                self._choice = choose_shards(step, self.divisible, forced)
+                if not self._choice.cuts:
+                    self._steps[samples, False] = step
+            if forced and not self._choice.all_notes:
+                why = "no weight of a vocabulary, of at least two rows, is updated element by element"
+                self._choice = Choice(notes=(f"shard_vocabulary: nothing is cut by rows, since {why}",))
+        return self._choice
+
+    def leave_whole(self, found: CannotShardError) -> None:
+        """Begin anew without cutting a weight that turned out to be used otherwise in training."""
+        assert self._choice is not None
+        self._choice = self._choice.without(found.weight, str(found))
+        self._steps, self._records = {}, None
 
     def candidates(self, mode: Mode) -> list[int]:
         """Microbatch sizes to try, largest first."""
@@ -232,7 +289,7 @@ class _Planner:
                 for layer in train[size].layers
             ),
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
-            notes=tuple(step.notes),
+            notes=(*self.choice(sizes[0]).all_notes, *step.notes),
             own_memory=options.own_memory,
         )
         return with_memory(with_cache(plan, options.memoryx_memory), table.bodies)
@@ -289,6 +346,8 @@ def _does_not_fit(best: Plan, options: PlanOptions) -> str:
         f"{best.model} does not fit {format_bytes(options.system_memory)} per system: the smallest plan found "
         f"({best.mode}, microbatches of {system.rows[0]}) needs {format_bytes(memory.peak)} "
         f"(weights {format_bytes(memory.weights)}, activations {format_bytes(memory.activations)}, "
-        f"gradients {format_bytes(memory.gradients)}, inputs {format_bytes(memory.inputs)}); "
+        f"gradients {format_bytes(memory.gradients)}, inputs {format_bytes(memory.inputs)}"
+        + (f", libraries {format_bytes(memory.reserve)}" if memory.reserve else "")
+        + "); "
         + ", or ".join(advice)
     )

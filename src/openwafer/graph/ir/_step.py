@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from openwafer.artifact import TensorType
+from openwafer.artifact import Part, TensorType
 
 SAMPLE_FRACTION = "sample_fraction"
 RNG = "rng"
@@ -56,6 +56,8 @@ class StepGraph:
     streamed: dict[str, fx.Node] = field(default_factory=dict)
     """Weights that systems read in a narrower dtype: the placeholder of that dtype (see passes.narrow_streams)."""
     notes: list[str] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+    """Row shards among the weights -> what they are of the module's own weight."""
     prepared: bool = False
     """Whether the rewrites that come before cutting have run."""
 

@@ -2,16 +2,23 @@
 
 from openwafer.graph.passes._assemble import Assembled, assemble
 from openwafer.graph.passes._bodies import BodyTable
-from openwafer.graph.passes._capture import Precision, StepFunction, UpdateRule, capture
+from openwafer.graph.passes._capture import Precision, Shards, StepFunction, UpdateRule, capture
+from openwafer.graph.passes._shard_choice import Choice, choose_shards, is_worth_a_look
+from openwafer.graph.passes._shards import CannotShardError
 from openwafer.graph.passes._update import gradient_name
 
 __all__ = [
     "Assembled",
     "BodyTable",
+    "CannotShardError",
+    "Choice",
     "Precision",
+    "Shards",
     "StepFunction",
     "UpdateRule",
     "assemble",
     "capture",
+    "choose_shards",
     "gradient_name",
+    "is_worth_a_look",
 ]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from openwafer.artifact import Call, Gradient, Layer, Record, TensorType, Update, make_record
+from openwafer.artifact import Call, Gradient, Layer, Part, Record, TensorType, Update, make_record
 from openwafer.graph.ir import StepGraph, op_name
 from openwafer.graph.passes._backward import BackwardLayers, find_backward
 from openwafer.graph.passes._bodies import BodyTable, extract, value_name
 from openwafer.graph.passes._flops import flops
 from openwafer.graph.passes._layers import ForwardLayers, ancestors, common_prefix, find_layers, weights_of
+from openwafer.graph.passes._shards import split_vocabulary
 from openwafer.graph.passes._stream import narrow_streams
 from openwafer.graph.passes._update import cut_update
 from openwafer.graph.passes._vocabulary import chunk_vocabulary
@@ -43,8 +44,11 @@ def assemble(
 
     recompute(layer, layers): whether a layer's inner values are made again in its backward rather than kept.
     records: those of another capture of the same model; without them the layers of this one define them.
+
+    Raises CannotShardError if a weight that was captured in row shards is used other than as a vocabulary.
     """
     if not step.prepared:
+        split_vocabulary(step)
         narrow_streams(step)
         if chunk_vocabulary(step):
             step.notes.append(
@@ -186,13 +190,14 @@ def _make_records(step: StepGraph, forward: ForwardLayers) -> tuple[Record, ...]
             continue
         records.append(
             make_record(
-                common_prefix(members) or _largest(step, members),
+                _record_name(step, members),
                 [_weight_entry(step, name) for name in members],
                 [
                     (f"{name}/{state}", step.type_of(node))
                     for name in members
                     for state, node in step.state.get(name, {}).items()
                 ],
+                _parts(step, members),
             )
         )
     return tuple(records)
@@ -202,6 +207,29 @@ def _weight_entry(step: StepGraph, name: str) -> tuple[str, TensorType, str, boo
     stored = step.weights.get(name) or step.buffers[name]
     read = step.streamed.get(name, stored)
     return name, step.type_of(stored), step.type_of(read).dtype, name in step.gradients
+
+
+def _parts(step: StepGraph, names: list[str]) -> dict[str, Part]:
+    """Where row shards and their state belong."""
+    found: dict[str, Part] = {}
+    for name in names:
+        if name in step.parts:
+            found[name] = part = step.parts[name]
+            for state, node in step.state.get(name, {}).items():
+                shape = step.type_of(node).shape
+                shape = part.shape[:1] + shape[1:] if shape else ()
+                found[f"{name}/{state}"] = Part(f"{part.whole}/{state}", shape, part.start)
+    return found
+
+
+def _record_name(step: StepGraph, members: list[str]) -> str:
+    """The module that the weights belong to; where some are row shards, with their rows."""
+    shards = [name for name in members if name in step.parts]
+    if len(shards) == 1:
+        return shards[0]
+    if shards:
+        return common_prefix([step.parts[name].whole for name in shards]) + shards[0][shards[0].rindex("[") :]
+    return common_prefix(members) or _largest(step, members)
 
 
 def _largest(step: StepGraph, names: list[str]) -> str:

@@ -18,6 +18,9 @@ from openwafer.graph.ir import StepGraph, is_view, op_name, tensor_type
 from openwafer.graph.passes._layers import ForwardLayers, ancestors, is_cheap, weights_of
 from openwafer.graph.passes._stream import gradient_source
 
+HOME = "home"
+"""Key in a backward node's meta: the forward node in whose layer it runs, because it makes that layer's gradients."""
+
 
 @dataclass(frozen=True)
 class BackwardLayers:
@@ -200,6 +203,8 @@ def _earliest(
         for weight in weights_of(node, views):
             if weight in home:
                 limit = min(limit, max(home[weight]))
+        if HOME in node.meta:
+            limit = min(limit, forward.layer_of[node.meta[HOME]])
         if op_name(node) == "getitem" and node.args[0] in stage:
             limit = stage[node.args[0]]  # type: ignore[index]
         stage[node] = limit
@@ -215,7 +220,7 @@ def _sink(
 ) -> None:
     """Move nodes to the stage of their last reader where that carries no more bytes between layers."""
     for node in reversed(nodes):
-        if op_name(node) == "getitem" or weights_of(node, views):
+        if op_name(node) == "getitem" or HOME in node.meta or weights_of(node, views):
             continue  # stays with its tuple, with its weights
         parts = [user for user in node.users if op_name(user) == "getitem" and user in stage]
         readers = [user for part in parts for user in part.users] if parts else list(node.users)

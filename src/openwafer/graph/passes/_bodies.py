@@ -10,7 +10,7 @@ from torch import fx
 
 from openwafer.artifact import Arg, Body, Call, Instr, Ref, Symbol, TensorType, print_body
 from openwafer.graph.ir import is_view, op_name, tensor_type
-from openwafer.graph.passes._clean import SEEDED
+from openwafer.graph.passes._clean import literal_of
 
 
 class BodyTable:
@@ -44,8 +44,8 @@ def extract(
     """A call that computes `nodes` (in graph order) and returns `wanted`.
 
     rename: names of inputs that differ from the nodes' own; outputs: names of the results, if they differ.
-    Views and casts of weights that the nodes read are made inside. Salts of random operators become inputs of the call, so
-    that layers that differ in nothing else share the body.
+    Views and casts of weights that the nodes read are made inside. Salts of random operators and first rows of shards
+    become inputs of the call, so that layers that differ in nothing else share the body.
     """
     index: dict[fx.Node, int] = {}
     inputs: list[fx.Node | int] = []
@@ -58,11 +58,12 @@ def extract(
                 index[source] = len(inputs)
                 inputs.append(source)
                 types.append(tensor_type(source.meta["val"]))
-        if node.target is SEEDED:
-            salt = node.args[2]
-            assert isinstance(salt, int)
-            index[node] = -len(inputs) - 1  # where its salt will be
-            inputs.append(salt)
+        literal = literal_of(node)
+        if literal is not None:
+            value = node.args[literal]
+            assert isinstance(value, int)
+            index[node] = -len(inputs) - 1  # where its literal will be
+            inputs.append(value)
             types.append(TensorType("int64", ()))
     for node in wanted:
         if node not in inside and node not in index:
@@ -71,10 +72,10 @@ def extract(
             types.append(tensor_type(node.meta["val"]))
     instrs: list[Instr] = []
     for node in ordered:
-        salt_at = index.pop(node, None) if node.target is SEEDED else None
+        literal = literal_of(node)
         args: tuple[Any, ...] = node.args
-        if salt_at is not None:
-            args = (*args[:2], _Salt(-salt_at - 1), *args[3:])
+        if literal is not None:
+            args = (*args[:literal], _Literal(-index.pop(node) - 1), *args[literal + 1 :])
         instrs.append(
             Instr(
                 op=op_name(node),
@@ -98,7 +99,7 @@ def extract(
     )
 
 
-class _Salt:
+class _Literal:
     def __init__(self, position: int) -> None:
         self.position = position
 
@@ -153,7 +154,7 @@ def _matters(key: str, value: Any) -> bool:
 
 
 def _arg(value: Any, index: dict[fx.Node, int]) -> Arg:
-    if isinstance(value, _Salt):
+    if isinstance(value, _Literal):
         return Ref(value.position)
     if isinstance(value, fx.Node):
         return Ref(index[value])

@@ -6,9 +6,10 @@ eager PyTorch itself would run. That is why a streamed step can equal an eager o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import checkpoint as checkpointing
 
-from openwafer.artifact import TensorType
+from openwafer.artifact import Part, TensorType
 from openwafer.base import CaptureError, WaferError
 from openwafer.graph.ir import RNG, SAMPLE_FRACTION, StepGraph, verify
 from openwafer.graph.passes import _fake_ops  # noqa: F401 - registers shapes
@@ -39,6 +40,7 @@ class UpdateRule(Protocol):
         globals: dict[str, torch.Tensor],
     ) -> Any: ...
     def loss_scale(self, globals: dict[str, torch.Tensor]) -> torch.Tensor | None: ...
+    def for_shards(self, wholes: Mapping[str, tuple[str, torch.Tensor]]) -> UpdateRule: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ StepFunction = Callable[[nn.Module, Callable[..., Any], Mapping[str, torch.Tenso
 """(module, call, batch) -> loss, or (loss, {metric: scalar}); `call(*args, **kwargs)` runs the module's forward."""
 
 
+Shards = Mapping[str, Sequence[int]]
+"""Weights to cut by rows -> where shards begin, from 0, and last the number of rows."""
+
+
 def capture(
     module: nn.Module,
     step: StepFunction,
@@ -64,12 +70,15 @@ def capture(
     samples: int,
     rule: UpdateRule | None,
     precision: Precision = Precision(),
+    shards: Shards | None = None,
 ) -> StepGraph:
     """Trace one step of `module` for a microbatch of `samples` samples.
 
     inputs: name -> type per sample, without the batch dim. rule None: forward only, as evaluation runs it;
     the module's own training flag decides about dropout and batch statistics.
     The module's parameters may be real, fake or on the meta device; they are read for shape and dtype only.
+    shards: parameters that are to be several weights of the step, each some of the rows; the module sees them joined.
+    `rule` must treat their elements alike.
 
     Raises CaptureError, naming the module and the source line, for data-dependent control flow, `.item()`,
     data-dependent shapes, and operators that the tracer does not know; and if no weight receives a gradient.
@@ -78,18 +87,29 @@ def capture(
     parameters, tied = _distinct(dict(module.named_parameters(remove_duplicate=False)))
     buffers, tied_buffers = _distinct(dict(module.named_buffers(remove_duplicate=False)))
     global_values = rule.globals() if rule else {}
+    pieces = {name: shard_parts(name, parameters[name], bounds) for name, bounds in (shards or {}).items()}
+    parts = {shard: part for found in pieces.values() for shard, part in found.items()}
     with mode:
-        weights = {name: _fake(mode, value) for name, value in parameters.items()}
+        wholes = {name: _fake(mode, value) for name, value in parameters.items()}
+        weights = {}
+        for name, value in wholes.items():
+            if name in pieces:
+                for shard, rows in zip(pieces[name], pairwise((shards or {})[name]), strict=True):
+                    weights[shard] = value.new_empty((rows[1] - rows[0], *value.shape[1:]))
+            else:
+                weights[name] = value
         fixed = {name: _fake(mode, value) for name, value in buffers.items()}
         batch = {
             name: torch.empty((samples, *kind.shape), dtype=getattr(torch, kind.dtype))
             for name, kind in inputs.items()
         }
         trained = {
-            name: weights[name]
-            for name, value in parameters.items()
-            if value.requires_grad and rule is not None
+            name: value
+            for name, value in weights.items()
+            if rule is not None and parameters[parts[name].whole if name in parts else name].requires_grad
         }
+        if rule is not None and parts:
+            rule = rule.for_shards({shard: (p.whole, wholes[p.whole]) for shard, p in parts.items()})
         global_fakes = {name: torch.empty_like(value, device="cpu") for name, value in global_values.items()}
         state = {name: rule.state(name, value) for name, value in trained.items()} if rule else {}
         fraction = torch.empty((), dtype=torch.float32)
@@ -111,9 +131,11 @@ def capture(
         out: dict[str, Any] = {}
         with ExitStack() as inside:
             inside.enter_context(torch.enable_grad() if trained else torch.no_grad())
-            used = {name: _cast(value, precision.compute) for name, value in w.items()} | dict(
-                tree["buffers"]
+            used = {name: _cast(value, precision.compute) for name, value in w.items()}
+            used.update(
+                {name: torch.cat([used.pop(shard) for shard in found]) for name, found in pieces.items()}
             )
+            used.update(tree["buffers"])
             used.update({alias: used[name] for alias, name in aliases.items()})
             feed = {name: _cast(value, precision.compute) for name, value in tree["inputs"].items()}
 
@@ -232,6 +254,7 @@ def capture(
         new_globals=result_nodes.get("new_globals", {}),
         logs=result_nodes.get("logs", {}),
         tied=aliases,
+        parts=parts,
         initial_state={
             name: _initial_state(rule, name, trained[name])
             for name in result_nodes.get("gradients", {})
@@ -248,6 +271,20 @@ def capture(
     _name_ends(graph)
     verify(graph)
     return graph
+
+
+def shard_parts(name: str, weight: torch.Tensor, bounds: Sequence[int]) -> dict[str, Part]:
+    """The row shards of a weight by their names, `weight[start:stop]`, and where each belongs.
+
+    bounds: where shards begin, from 0, and last the number of rows. Raises CaptureError for others.
+    """
+    rows = weight.shape[0] if weight.ndim else 0
+    if list(bounds) != sorted(set(bounds)) or len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != rows:
+        raise CaptureError(
+            f"{name} has {rows} rows and cannot be cut at {list(bounds)}; give rising row numbers from 0 to {rows}"
+        )
+    shape = tuple(int(size) for size in weight.shape)
+    return {f"{name}[{start}:{stop}]": Part(name, shape, start) for start, stop in pairwise(bounds)}
 
 
 def _name_ends(graph: StepGraph) -> None:

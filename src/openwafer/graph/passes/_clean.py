@@ -23,7 +23,11 @@ MAX_CONSTANT = 4096
 class WaferOp:
     """A node target that is data: an operator of ours, executed by the roles under its name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, literal: int | None = None, own_layer: bool = False) -> None:
+        """literal: position of an int that differs between layers alike; it becomes an input of their common body.
+        own_layer: each use is a layer of its own."""
+        self.literal = literal
+        self.own_layer = own_layer
         self.__name__ = name
         self.__module__ = "wafer"
         self.__qualname__ = name
@@ -32,11 +36,16 @@ class WaferOp:
         raise AssertionError(f"{self.__name__} runs in a role, not in the graph")
 
 
-SEEDED = WaferOp("wafer.seeded")
+SEEDED = WaferOp("wafer.seeded", literal=2)
 """seeded(op, rng, salt, *args): a random ATen operator that draws from the key (rng, salt)."""
 
 CONSTANT = WaferOp("wafer.constant")
 """constant(values, shape, dtype): a small tensor written into the graph."""
+
+
+def literal_of(node: fx.Node) -> int | None:
+    """The position of the int among a node's arguments that its body takes as an input, if it has one."""
+    return node.target.literal if isinstance(node.target, WaferOp) else None
 
 
 def clean(

@@ -10,6 +10,14 @@ from torch import fx
 
 from openwafer.graph.ir import op_name
 
+_LOSSES = {
+    "wafer.linear_loss": 0,
+    "wafer.linear_loss_backward": 1,
+    "wafer.shard_loss": 1,
+    "wafer.shard_loss_backward": 1,
+}
+"""Operators with a projection inside -> the position of h, which the weight follows."""
+
 
 def flops(nodes: Iterable[fx.Node]) -> int:
     """FLOPs of the matrix products, convolutions and fused attentions among the nodes; the rest counts as none."""
@@ -43,10 +51,8 @@ def _node_flops(node: fx.Node) -> int:
         assert isinstance(weight, fx.Node)
         assert isinstance(gradient, fx.Node)
         return 4 * math.prod(_shape(gradient)) * math.prod(_shape(weight)[1:])
-    if name.startswith("wafer.linear_loss"):
-        h, weight = (
-            (node.args[1], node.args[2]) if name.endswith("backward") else (node.args[0], node.args[1])
-        )
+    if name in _LOSSES:
+        h, weight = node.args[_LOSSES[name] : _LOSSES[name] + 2]
         assert isinstance(h, fx.Node)
         assert isinstance(weight, fx.Node)
         return (6 if name.endswith("backward") else 2) * math.prod(_shape(h)) * _shape(weight)[0]

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from openwafer.graph.ir import StepGraph, is_view, op_name, tensor_type
+from openwafer.graph.passes._clean import WaferOp, literal_of
 
 _CASTS_AND_VIEWS = {"aten._to_copy.default", "aten.expand.default"}
 _MAX_CROSSING = 6
@@ -133,7 +134,10 @@ def _weights_by_node(
 
 
 def _split(main: list[fx.Node], weight_bytes: dict[fx.Node, int]) -> list[list[fx.Node]]:
-    """Cut where at most k values cross, with the smallest k that leaves no piece with a quarter of all weights."""
+    """Cut where at most k values cross, with the smallest k that leaves no piece with a quarter of all weights.
+
+    A row shard begins a piece, whatever crosses there.
+    """
     crossing = _crossing_counts(main)
     total = sum(weight_bytes.values())
     largest_possible = max(weight_bytes.values(), default=0)
@@ -142,7 +146,8 @@ def _split(main: list[fx.Node], weight_bytes: dict[fx.Node, int]) -> list[list[f
     for allowed in range(1, _MAX_CROSSING + 1):
         pieces: list[list[fx.Node]] = [[]]
         for position, node in enumerate(main):
-            if pieces[-1] and crossing[position] <= allowed and op_name(node) != "getitem":
+            cut = crossing[position] <= allowed and op_name(node) != "getitem"
+            if pieces[-1] and (cut or _is_own_layer(node)):
                 pieces.append([])
             pieces[-1].append(node)
         size = max(sum(weight_bytes.get(node, 0) for node in piece) for piece in pieces)
@@ -187,7 +192,8 @@ def _group(
     lead: list[fx.Node] = []
 
     def join_neighbours(start: int, end: int) -> None:
-        """Pieces that do not repeat: each a layer, small ones joined to the next, a small last one to the one before.
+        """Pieces that do not repeat: each a layer, small ones joined to the next, a small last one to the one before,
+        and no two row shards together.
 
         What comes before all weights goes to the first layer after it.
         """
@@ -197,7 +203,7 @@ def _group(
         for index in range(start, end):
             held.extend(pieces[index])
             held_bytes += sizes[index]
-            if held_bytes > small:
+            if held_bytes > small or any(map(_is_own_layer, pieces[index])):
                 out.append(held)
                 held, held_bytes = [], 0
         if held and (len(out) > first or (out and not held_bytes)):
@@ -298,12 +304,18 @@ def _signature(piece: list[fx.Node]) -> str:
         return number[node]
 
     for index, node in enumerate(piece):
-        salted = "wafer.seeded" in op_name(node)
-        args = (*node.args[:2], "salt", *node.args[3:]) if salted else node.args
+        literal = literal_of(node)
+        args = node.args
+        if literal is not None:
+            args = (*args[:literal], "literal", *args[literal + 1 :])
         shown = fx.node.map_arg(args, name), sorted(fx.node.map_arg(node.kwargs, name).items())
         text.append(f"{op_name(node)} {shown}")
         number[node] = f"v{index}"
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+
+def _is_own_layer(node: fx.Node) -> bool:
+    return isinstance(node.target, WaferOp) and node.target.own_layer
 
 
 def _is_placed(node: fx.Node) -> bool:

@@ -33,7 +33,7 @@ aten = torch.ops.aten
 
 
 @dataclass
-class _Match:
+class Head:
     """The nodes of one projection with cross entropy, forward and backward."""
 
     product: fx.Node
@@ -53,7 +53,7 @@ def chunk_vocabulary(step: StepGraph) -> int:
     count = 0
     for node in list(step.graph.nodes):
         if node.target is aten._log_softmax.default and _bytes(node) >= CHUNK_FROM_BYTES:
-            match = _match(node)
+            match = match_head(node)
             if match is not None:
                 _rewrite(step, match)
                 count += 1
@@ -62,7 +62,8 @@ def chunk_vocabulary(step: StepGraph) -> int:
     return count
 
 
-def _match(softmax: fx.Node) -> _Match | None:
+def match_head(softmax: fx.Node) -> Head | None:
+    """The projection and cross entropy around a log-softmax; None if they are not that, or something else reads them."""
     logits = softmax.args[0]
     product = _through(logits)
     if product is None or product.target not in (aten.mm.default, aten.addmm.default):
@@ -79,7 +80,9 @@ def _match(softmax: fx.Node) -> _Match | None:
     losses = [user for user in softmax.users if user.target is aten.nll_loss_forward.default]
     if len(losses) != 1 or losses[0].args[2] is not None or not isinstance(weight, fx.Node):
         return None
-    match = _Match(product, h, weight, bias if isinstance(bias, fx.Node) else None, losses[0])
+    if softmax.meta["val"].shape != product.meta["val"].shape:  # some rows were left out on the way
+        return None
+    match = Head(product, h, weight, bias if isinstance(bias, fx.Node) else None, losses[0])
     others = [user for user in softmax.users if user is not losses[0]]
     if not _only_read_by(product, softmax):
         return None
@@ -93,7 +96,7 @@ def _match(softmax: fx.Node) -> _Match | None:
     return match if _match_gradients(match, spread[0]) else None
 
 
-def _match_gradients(match: _Match, gradient: fx.Node) -> bool:
+def _match_gradients(match: Head, gradient: fx.Node) -> bool:
     """Sort the uses of the logits' gradient; False if one of them is none of the three that a projection has."""
     stack, rows = [gradient], match.h.meta["val"].shape[0]
     while stack:
@@ -123,11 +126,16 @@ def _match_gradients(match: _Match, gradient: fx.Node) -> bool:
     return max(map(len, (match.gradient_h, match.gradient_b))) <= 1
 
 
-def _rewrite(step: StepGraph, match: _Match) -> None:
+def chunk_rows(vocabulary: int) -> int:
+    """Rows of logits over so many words that make one chunk."""
+    return max(1, CHUNK_BYTES // (4 * vocabulary))
+
+
+def _rewrite(step: StepGraph, match: Head) -> None:
     graph, loss = step.graph, match.loss
     target, reduction, ignored = loss.args[1], loss.args[3], loss.args[4]
     vocabulary = match.weight.meta["val"].shape[0]
-    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
+    rows = chunk_rows(vocabulary)
     softmax_input = loss.args[0].args[0]  # type: ignore[union-attr]
     dtype = softmax_input.meta["val"].dtype  # type: ignore[union-attr]
     settings = (reduction, ignored, rows, dtype)

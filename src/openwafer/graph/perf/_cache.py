@@ -38,14 +38,20 @@ def with_cache(plan: Plan, budget: int | None) -> Plan:
     return _keeping(plan, kept)
 
 
-def hide_disk(plan: Plan, body_s: Mapping[str, float], disk: tuple[float, float], room: int) -> Plan:
+def hide_disk(
+    plan: Plan,
+    body_s: Mapping[str, float],
+    disk: tuple[float, float],
+    room: int,
+    shared_cores: int | None = None,
+) -> Plan:
     """The plan with as few records in RAM as make arithmetic longer than the disk, and at most `room` bytes of them.
 
-    body_s, disk: as `predict_step` takes them. A batch of N* samples or more needs none.
+    body_s, disk, shared_cores: as `predict_step` takes them. A batch of N* samples or more needs none.
     """
     kept: list[int] = []
     for index in reversed(range(len(plan.records))):
-        step = predict_step(_keeping(plan, kept), body_s, disk)
+        step = predict_step(_keeping(plan, kept), body_s, disk, shared_cores)
         if step.disk_s <= step.compute_s:
             break
         if plan.records[index].nbytes <= room:

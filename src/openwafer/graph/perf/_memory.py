@@ -17,6 +17,7 @@ from openwafer.artifact import (
     Call,
     Forward,
     Layer,
+    ReceiveValues,
     SystemMemory,
     call_of,
     drops,
@@ -42,6 +43,7 @@ def system_memory(
 ) -> SystemMemory:
     """Walk the program; `outside` names values whose bytes are counted elsewhere (weights, inputs, constants)."""
     held = _Held(outside)
+    made: dict[int, dict[str, int]] = {}
     most = 0
     for action, dropped in zip(program, drops(program, rows, layers), strict=True):
         if isinstance(action, (Forward, Backward)):
@@ -49,6 +51,13 @@ def system_memory(
             assert call is not None
             dying = {name for name in dropped if name not in call.outputs}
             most = max(most, held.run(call, bodies[call.body], action.microbatch, dying))
+        elif isinstance(action, ReceiveValues):
+            samples = rows[action.microbatch]
+            if samples not in made:
+                made[samples] = _made(layers[samples], bodies)
+            for name in action.values:
+                held.add((action.microbatch, name), None, made[samples][name])
+            most = max(most, held.total)
         for name in dropped:
             held.drop((getattr(action, "microbatch", 0), name))
     return SystemMemory(
@@ -58,6 +67,16 @@ def system_memory(
         inputs=fixed.inputs,
         peak=most + fixed.weights + fixed.gradients + fixed.inputs,
     )
+
+
+def _made(layers: tuple[Layer, ...], bodies: Mapping[str, Body]) -> dict[str, int]:
+    """Bytes of every value that a call makes."""
+    calls = [call for layer in layers for call in (layer.forward, layer.backward) if call is not None]
+    return {
+        name: bodies[call.body].type_of(index).nbytes
+        for call in calls
+        for name, index in zip(call.outputs, bodies[call.body].outputs, strict=True)
+    }
 
 
 class _Held:

@@ -13,6 +13,9 @@ class StepTime:
     """Predicted seconds of one training step. Compute and disk overlap; the longer one sets the step."""
 
     compute_s: float
+    """Of the system that computes longest."""
+    update_s: float
+    """Of MemoryX: the updates of all records, on one thread."""
     disk_s: float
     total_s: float
     bytes_read: int
@@ -22,9 +25,15 @@ class StepTime:
 
 
 def predict_step(
-    plan: Plan, body_s: Mapping[str, float], disk: tuple[float, float] | None = None
+    plan: Plan,
+    body_s: Mapping[str, float],
+    disk: tuple[float, float] | None = None,
+    shared_cores: int | None = None,
 ) -> StepTime:
     """The step's time if each body takes `body_s` and the disk reads and writes at `disk` bytes per second.
+
+    shared_cores: how many there are, if the systems compute on all of them; MemoryX's updates then take their share of
+    that time. None: MemoryX has a core of its own.
 
     Weight streaming: every system computes all the time, and the disk moves each record that RAM does not keep: its weights for
     the forward, the whole record for the backward, and the whole record back (28 bytes per parameter with AdamW in
@@ -45,12 +54,17 @@ def predict_step(
             if record.trained:
                 read += record.state_bytes
                 written += record.nbytes
+    calls = [call for entry in plan.update.records for call in (entry.before, entry.apply)]
+    update_s = sum(body_s[call.body] for call in calls if call is not None)
+    if shared_cores is not None:
+        compute += update_s / shared_cores
     disk_s = read / disk[0] + written / disk[1] if disk is not None else 0.0
     tail = 0.0
     if disk is not None and plan.records:
         tail = plan.records[0].weight_bytes / disk[0] + plan.records[0].nbytes / disk[1]
     return StepTime(
         compute_s=compute,
+        update_s=update_s,
         disk_s=disk_s,
         total_s=max(compute, disk_s) + min(tail, disk_s),
         bytes_read=read,

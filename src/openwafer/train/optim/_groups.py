@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -47,7 +47,9 @@ class _PerGroup(UpdateRule):
         return self.groups[self._group_of(name, weight)][1].state(name, weight)
 
     def is_elementwise(self, name: str, weight: Tensor) -> bool:
-        return self.groups[self._group_of(name, weight)][1].is_elementwise(name, weight)
+        rules = (rule for select, rule in self.groups if select(name, weight))
+        found = next(rules, None)  # a weight that gets no gradient need not be in a group
+        return found is not None and found.is_elementwise(name, weight)
 
     def for_shards(self, wholes: Mapping[str, tuple[str, Tensor]]) -> UpdateRule:
         return _PerGroup(
