@@ -14,7 +14,7 @@ from torch import nn
 from openwafer.artifact import TensorType, describe_plan
 from openwafer.base import MIB, CaptureError
 from openwafer.graph import PlanOptions, capture, plan_job
-from openwafer.graph.passes import _shard_choice
+from openwafer.graph.passes import _shard_choice, is_worth_a_look
 from openwafer.train._initial import build_empty
 from openwafer.train.optim import Adafactor, AdamW, per_group
 
@@ -182,6 +182,22 @@ def test_a_vocabulary_smaller_than_a_layer_is_left_alone():
     module = build_empty(lambda: Gpt(2048, True, words=2000))
 
     assert not planned(module).notes
+
+
+def test_planning_looks_for_vocabularies_only_where_one_may_set_the_peak():
+    """A capture of a large model takes seconds. What is numbered together is no larger than a layer; names that are not
+    numbered so cost a look, and change no plan."""
+    table = TensorType("float32", (32_000, 4096))
+    block = {f"blocks.{n}.{m}.weight": TensorType("float32", (11_008, 4096)) for n in range(2) for m in "abc"}
+
+    assert not is_worth_a_look({"embedding.weight": table, **block}, forced=False)
+    assert is_worth_a_look(
+        {"embedding.weight": table, "blocks.0.a.weight": block["blocks.0.a.weight"]}, False
+    )
+    assert is_worth_a_look({"0.weight": table}, forced=False)
+    assert not is_worth_a_look({"wte": TensorType("float32", (64, 8))}, forced=False)
+    assert is_worth_a_look({"wte": TensorType("float32", (64, 8))}, forced=True)
+    assert not is_worth_a_look({"bias": TensorType("float32", (1 << 30,))}, forced=True)
 
 
 @pytest.mark.parametrize("execution", ["weight_streaming", "pipelined"])

@@ -14,6 +14,7 @@ from openwafer.base import StorageError, format_bytes
 from openwafer.cluster import measure_bodies, measure_disk
 from openwafer.graph import StepTime, hide_disk, predict_step
 from openwafer.train._config import LocalCluster, cores
+from openwafer.train._hosts import HostsCluster
 
 SHARE_OF_FREE_RAM = 0.7
 """Of what is free beside the plan's own need; the rest is for the user's data and for other programs."""
@@ -44,7 +45,7 @@ def predict(
         RuntimeError,
     ) as error:  # torch's error for memory that is not there is a RuntimeError
         return f"No prediction of a step's time: {str(error).splitlines()[0]}"
-    used = cluster.threads_per_system * len(plan.systems)
+    used = 0 if isinstance(cluster, HostsCluster) else cluster.threads_per_system * len(plan.systems)
     shared = cores() if used >= cores() else None
     if disk is not None and cluster.memoryx_memory == "auto":
         free = int(psutil.virtual_memory().available * SHARE_OF_FREE_RAM) - plan.host_bytes

@@ -6,6 +6,7 @@ larger than what the largest layer beside it holds, into shards of about that la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -22,6 +23,8 @@ MIN_SHARD_BYTES = 4 * MIB
 """No weight of up to this size is cut, and no shard is planned smaller: what is gained would not be noticed."""
 ROWS = 64
 """Shards of more rows have a multiple of this."""
+_NUMBERED = re.compile(r"((?:.*\.)?\d+)\.")
+"""The innermost numbered module of a name."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,21 @@ class Choice:
 
 
 def is_worth_a_look(divisible: Mapping[str, TensorType], forced: bool) -> bool:
-    """Whether any weight is large enough to be cut, so that a capture to look for vocabularies pays."""
-    return any(
-        len(kind.shape) == 2 and (forced or kind.nbytes > MIN_SHARD_BYTES) for kind in divisible.values()
-    )
+    """Whether any weight may be worth cutting, so that a capture to look for vocabularies pays.
+
+    Names decide nothing else: what is numbered together (`blocks.3.`) is a layer or a part of one, so that no matrix
+    smaller than that sets a peak.
+    """
+    matrices = {name: kind.nbytes for name, kind in divisible.items() if len(kind.shape) == 2}
+    if forced or not matrices:
+        return bool(matrices)
+    largest = max(matrices, key=matrices.__getitem__)
+    numbered: dict[str, int] = {}
+    for name, kind in divisible.items():
+        module = _NUMBERED.match(name)
+        if module and name != largest:
+            numbered[module[1]] = numbered.get(module[1], 0) + kind.nbytes
+    return matrices[largest] > max([MIN_SHARD_BYTES, *numbered.values()])
 
 
 def choose_shards(step: StepGraph, divisible: Mapping[str, TensorType], forced: bool) -> Choice:

@@ -161,7 +161,7 @@ def _joined(step: StepGraph) -> dict[str, tuple[fx.Node, list[_Shard]]]:
         found[whole] = (
             cat,
             [
-                _Shard(name, step.parts[name].start, node.meta["val"].shape[0], source)  # type: ignore[arg-type]
+                _Shard(name, step.parts[name].start, node.meta["val"].shape[0], source)
                 for name, node, source in zip(members, nodes, sources, strict=True)
             ],
         )
