@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from openwafer.artifact import (
     Action,
     Backward,
+    Call,
     Forward,
     Layer,
     Load,
@@ -114,23 +115,27 @@ Traffic = list[tuple[int, tuple[str, ...]]]
 def _traffic(
     layers: Sequence[Layer], stages: Sequence[range], stage: int, backward: bool
 ) -> tuple[Traffic, Traffic]:
-    """(received, sent) by peer stage: values that one stage makes and another reads."""
+    """(received, sent) by peer stage: values that one stage makes and another reads, in the forward or in the backward.
+
+    What a backward reads of an earlier stage's forward comes along in the forward. What it reads of a later stage's comes
+    in the backward: in the forward both stages would wait for each other.
+    """
     stage_of = {index: position for position, members in enumerate(stages) for index in members}
-    made: dict[str, int] = {}
-    for index, layer in enumerate(layers):
-        call = layer.backward if backward else layer.forward
-        for name in call.outputs if call else ():
-            made[name] = stage_of[index]
+    made_forward = _makers([layer.forward for layer in layers], stage_of)
+    made_backward = _makers([layer.backward for layer in layers], stage_of)
     received: dict[int, dict[str, None]] = {}
     sent: dict[int, dict[str, None]] = {}
     for index, layer in enumerate(layers):
         reader = stage_of[index]
-        calls = (layer.backward,) if backward else (layer.forward, layer.backward)
-        read = [name for call in calls if call for name in call.inputs if isinstance(name, str)]
+        kept = [(name, made_forward.get(name, reader)) for name in _read(layer.backward)]
         if backward:
-            read += [gradient.value for gradient in layer.gradients]
-        for name in read:
-            maker = made.get(name, reader)
+            values = [*_read(layer.backward), *(gradient.value for gradient in layer.gradients)]
+            moved = [(name, made_backward.get(name, reader)) for name in values]
+            moved += [(name, maker) for name, maker in kept if maker > reader]
+        else:
+            moved = [(name, made_forward.get(name, reader)) for name in _read(layer.forward)]
+            moved += [(name, maker) for name, maker in kept if maker < reader]
+        for name, maker in moved:
             if maker != reader:
                 if reader == stage:
                     received.setdefault(maker, {})[name] = None
@@ -140,3 +145,12 @@ def _traffic(
         [(peer, tuple(names)) for peer, names in sorted(received.items())],
         [(peer, tuple(names)) for peer, names in sorted(sent.items())],
     )
+
+
+def _makers(calls: Sequence[Call | None], stage_of: dict[int, int]) -> dict[str, int]:
+    """The stage that makes each value."""
+    return {name: stage_of[index] for index, call in enumerate(calls) if call for name in call.outputs}
+
+
+def _read(call: Call | None) -> list[str]:
+    return [name for name in call.inputs if isinstance(name, str)] if call else []
