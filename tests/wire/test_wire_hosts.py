@@ -323,3 +323,43 @@ def test_an_abort_on_any_host_reaches_all_of_them() -> None:
 
         with pytest.raises(RoleError, match="host1 has no more memory"):
             hosts[0].endpoints("memoryx").inbox("results").receive(timeout_s=5)
+
+
+def test_a_host_that_leaves_is_lost_to_the_others_and_aborts_nobody() -> None:
+    """Its connection to the coordinator was cut: the run goes on without it, which an abort would forbid."""
+    with TwoHosts() as transport:
+        transport.link("commands", source="coordinator", target="system0")
+        transport.link("reports", source="system0", target="coordinator")
+        inbox = transport.endpoints("coordinator").inbox("reports")
+        transport.settle()
+
+        transport.hosts[1].leave("the connection to the coordinator was cut")
+        transport.hosts[1].close()
+
+        with pytest.raises(RoleLost):
+            inbox.receive(timeout_s=5)
+
+
+def test_work_for_a_hub_is_done_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come while the bell of earlier work is being silenced, and nothing else may ever wake the hub again."""
+    monkeypatch.setattr(_hub, "PING_S", 60.0)
+    hub = _hub.Hub(aborted=lambda reason: None, lost=lambda host, why: None)
+    work = hub._do_calls
+    begun = threading.Event()
+
+    def slowly() -> None:
+        work()
+        begun.set()
+        time.sleep(0.02)
+
+    monkeypatch.setattr(hub, "_do_calls", slowly)
+    try:
+        for _ in range(5):
+            begun.clear()
+            hub._call(lambda: None)
+            begun.wait(20)
+            done = threading.Event()
+            hub._call(done.set)
+            assert done.wait(20)
+    finally:
+        hub.close()

@@ -128,7 +128,7 @@ class _Agent:
                     return True
                 if isinstance(order, End):
                     if self.part is not None and self.part.number == order.attempt:
-                        self.part.end(order.within_s)
+                        self.part.end(order.within_s, "the coordinator ended the attempt")
                         self.part = None
                     self.answer(Cleared(order.attempt))
                     continue
@@ -148,9 +148,10 @@ class _Agent:
             return False
 
     def leave(self) -> None:
-        """End what still runs."""
+        """End what still runs here. It ended elsewhere, or will: the other hosts of the attempt see this one as lost."""
         if self.part is not None:
-            self.part.end(LEAVE_S)
+            self.part.transport.leave("the connection to the coordinator was cut")
+            self.part.end(LEAVE_S, "the connection to the coordinator was cut")
             self.part = None
 
     def answer(self, message: object) -> None:
@@ -223,13 +224,13 @@ class _Part:
         self.agent.answer(Started(self.number))
         self.agent.tell(f"{self.host} runs {', '.join(mine)}")
 
-    def end(self, within_s: float) -> None:
+    def end(self, within_s: float, why: str) -> None:
         """Wait so long for the roles to end, kill those that run on, and give everything back."""
         if self._over:
             return
         self._over = True
         until = time.monotonic() + within_s
-        self.transport.abort("the coordinator ended the attempt")
+        self.transport.abort(why)
         for watcher, role in zip(self._watchers, self.roles, strict=False):
             watcher.join(max(0.0, until - time.monotonic()))
             if watcher.is_alive() and role.pid is not None:

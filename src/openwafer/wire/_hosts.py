@@ -49,6 +49,11 @@ class HostsTransport(SharedTransport):
         """Treat a host as lost; for whoever learns of it in another way."""
         self._hub.drop(host, why)
 
+    def leave(self, reason: str) -> None:
+        """Abort for the roles of this host alone: to the others this host is lost."""
+        self._hub.fall_silent()
+        self.abort(reason)
+
     def check(self) -> None:
         """Raise Aborted if the transport was aborted, here or elsewhere."""
         self._shared_waiter.check()

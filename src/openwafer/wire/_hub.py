@@ -96,12 +96,13 @@ class Hub:
         self._wake_read, self._wake_write = open_descriptors("the hub's bell")
         self._poller = select.poll()
         self._poller.register(self._wake_read.fileno(), select.POLLIN)
-        self._ready: dict[int, Callable[[int], None]] = {self._wake_read.fileno(): self._drain_bell}
+        self._ready: dict[int, Callable[[int], None]] = {}
         self._peers: dict[str, _Peer] = {}
         self._outgoing: dict[tuple[str, int], Outgoing] = {}
         self._incoming: dict[tuple[str, int], Incoming] = {}
         self._running = True
         self._closed = False
+        self._silent = False
         self._thread = threading.Thread(target=self._pump, name="hub", daemon=True)
         self._thread.start()
 
@@ -122,6 +123,10 @@ class Hub:
     def abort(self, reason: str) -> None:
         """Tell all other hosts."""
         self._call(lambda: self._tell_abort(reason))
+
+    def fall_silent(self) -> None:
+        """Say no farewell from now on: other hosts are to see this one as lost."""
+        self._silent = True
 
     def drop(self, host: str, why: str) -> None:
         """Treat a host as lost, because somebody else knows that it is."""
@@ -153,8 +158,13 @@ class Hub:
     def _pump(self) -> None:
         try:
             while self._running:
-                events = [(fd, event, self._ready[fd]) for fd, event in self._poller.poll(1000 * PING_S)]
+                polled = self._poller.poll(1000 * PING_S)
+                # The bell first: who rings it from here on is heard in the next round.
+                self._drain_bell()
+                events = [(fd, event, self._ready[fd]) for fd, event in polled if fd in self._ready]
                 self._do_calls()
+                if not self._running:  # what the events are of is closed
+                    return
                 for fd, event, handle in events:
                     # Else it was closed meanwhile, and the number may be another's.
                     if self._ready.get(fd) is handle:
@@ -175,7 +185,7 @@ class Hub:
                 return
             work()
 
-    def _drain_bell(self, event: int) -> None:
+    def _drain_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read.fileno(), 65536)
 
@@ -190,7 +200,8 @@ class Hub:
     def _stop(self) -> None:
         end = time.monotonic() + LAST_WORDS_S
         for peer in self._peers.values():
-            self._say(peer.host, _BYE, 0)
+            if not self._silent:
+                self._say(peer.host, _BYE, 0)
             while peer.unsent and not peer.lost and time.monotonic() < end:
                 time.sleep(0.01)
                 self._flush(peer)
@@ -322,7 +333,7 @@ class Hub:
                 self._say(peer.host, _PING, 0)
 
     def _tell_abort(self, reason: str) -> None:
-        for host in self._peers:
+        for host in () if self._silent else self._peers:
             self._say(host, _ABORT, 0, reason.encode())
 
     # --- slots: two threads for each other host -------------------------------------------------------
