@@ -13,9 +13,7 @@ from openwafer.artifact._body import (
 )
 from openwafer.artifact._describe import describe_plan
 from openwafer.artifact._device_memory import (
-    BATCHES_ON_HOST,
     VALUE_BUFFERS,
-    batch_slot_bytes,
     boundary_bytes,
     host_bytes_for,
     weight_buffers,
@@ -51,6 +49,9 @@ from openwafer.artifact._plan import (
     plan_to_json,
 )
 from openwafer.artifact._traffic import (
+    BATCH_SLOTS,
+    batch_layout,
+    batch_slot_bytes,
     gradient_order,
     gradient_records,
     gradient_slots,
@@ -65,7 +66,7 @@ from openwafer.artifact._traffic import (
 
 __all__ = [
     "ALIGN_BYTES",
-    "BATCHES_ON_HOST",
+    "BATCH_SLOTS",
     "DTYPE_BYTES",
     "VALUE_BUFFERS",
     "Action",
@@ -97,6 +98,7 @@ __all__ = [
     "TensorType",
     "Unload",
     "Update",
+    "batch_layout",
     "batch_slot_bytes",
     "boundary_bytes",
     "call_of",

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from openwafer.artifact._body import TensorType
 from openwafer.artifact._plan import Mode, Plan
 from openwafer.artifact._traffic import (
-    VALUE_ALIGN_BYTES,
+    BATCH_SLOTS,
+    batch_slot_bytes,
     gradient_slots,
     load_order,
     systems_of_stage,
     value_slots,
     weight_slots,
 )
-from openwafer.base import round_up
 
-BATCHES_ON_HOST = 3
-"""Slots of the ring "batches": one in use, two ready."""
 VALUE_BUFFERS = 2
 """Messages between stages, each way, that a device holds at once: one in use, one on its way."""
 
@@ -39,15 +36,6 @@ def weight_buffers(plan: Plan, index: int) -> tuple[int, ...]:
     return (max(sizes),) * plan.slots if sizes else ()
 
 
-def batch_slot_bytes(plan: Plan, index: int) -> int:
-    """Bytes of a system's batch, inputs at multiples of 64."""
-    rows = sum(plan.systems[index].rows)
-    return sum(
-        round_up(TensorType(dtype, (rows, *shape)).nbytes, VALUE_ALIGN_BYTES)
-        for _, dtype, shape in plan.inputs
-    )
-
-
 def boundary_bytes(plan: Plan, index: int) -> int:
     """Bytes of a system's buffers for values that go to and come from other stages."""
     return sum(VALUE_BUFFERS * nbytes for pair, _, nbytes in _value_rings(plan, index) if index in pair)
@@ -65,7 +53,7 @@ def host_bytes_for(plan: Plan, index: int) -> int:
         slots, slot_bytes = weight_slots(plan, system.stage)
         total += slots * slot_bytes
     if system.stage == 0:
-        total += BATCHES_ON_HOST * batch_slot_bytes(plan, index)
+        total += BATCH_SLOTS * batch_slot_bytes(plan, index)
     return total + sum(
         slots * nbytes for pair, slots, nbytes in _value_rings(plan, index) if pair[0] == index
     )

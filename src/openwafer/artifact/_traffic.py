@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from openwafer.artifact._body import TensorType
 from openwafer.artifact._plan import Layer, Load, Mode, Plan, SendGradients, SendValues, System
 from openwafer.base import round_up
 
 VALUE_ALIGN_BYTES = 64
+BATCH_SLOTS = 3
+"""Of the ring "batches": one in use, two ready."""
 
 
 def systems_of_stage(plan: Plan, stage: int) -> list[int]:
@@ -72,6 +75,22 @@ def gradient_slots(plan: Plan, system: int) -> tuple[int, int]:
     at_once = max((len(gradient_records(plan, layer)) for layer in layers), default=1)
     slots = at_once + 1 if plan.mode is Mode.WEIGHT_STREAMING else len(order) + 1
     return max(slots, 2), max((plan.records[record].gradient_bytes for _, record in order), default=4096)
+
+
+def batch_layout(plan: Plan, rows: int) -> tuple[tuple[str, TensorType, int], ...]:
+    """Name, type and offset of each input in a slot of the ring "batches" that holds `rows` samples."""
+    out, end = [], 0
+    for name, dtype, shape in plan.inputs:
+        kind = TensorType(dtype, (rows, *shape))
+        out.append((name, kind, end))
+        end += round_up(kind.nbytes, VALUE_ALIGN_BYTES)
+    return tuple(out)
+
+
+def batch_slot_bytes(plan: Plan, system: int) -> int:
+    """Bytes of a slot of the ring "batches" from which a system reads."""
+    layout = batch_layout(plan, sum(plan.systems[system].rows))
+    return sum(round_up(kind.nbytes, VALUE_ALIGN_BYTES) for _, kind, _ in layout)
 
 
 def value_slots(plan: Plan, members: list[int]) -> dict[tuple[int, int], tuple[int, int]]:

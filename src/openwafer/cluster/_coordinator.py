@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from openwafer.artifact import BATCH_SLOTS
 from openwafer.base import RoleLost, StallError, WaferError, logger
 from openwafer.cluster._codec import encode_job
 from openwafer.cluster._failures import rebuild_error
@@ -35,7 +36,7 @@ from openwafer.cluster._messages import (
     Updated,
 )
 from openwafer.cluster._roles import RoleStart, RunningRole, kind_and_index
-from openwafer.cluster._wiring import COORDINATOR, INPUTS_AHEAD, declare, role_names
+from openwafer.cluster._wiring import COORDINATOR, declare, role_names
 from openwafer.wire import Inbox, LocalTransport, SharedTransport, Transport, wait_any
 
 AHEAD = 2
@@ -222,7 +223,7 @@ class Coordinator:
         last = time.monotonic()
         while True:
             # 1. draw commands ahead: input workers see them first
-            while not exhausted and len(drawn) + len(pending) < INPUTS_AHEAD:
+            while not exhausted and len(drawn) + len(pending) < BATCH_SLOTS:
                 command = next(commands, None)
                 if command is None:
                     exhausted = True

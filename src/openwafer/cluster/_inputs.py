@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from openwafer.artifact import TensorType
+from openwafer.artifact import batch_layout, batch_slot_bytes
 from openwafer.base import InputError
 from openwafer.cluster._job import Job, input_role
 from openwafer.cluster._memory import peak_rss, view
@@ -28,7 +28,9 @@ class InputWorkerRole:
         self.ends = endpoints
         self.batches = batches
         self.role = input_role(replica)
-        self.rows = sum(next(s.rows for s in job.plan.systems if s.replica == replica))
+        reader = next(index for index, system in enumerate(job.plan.systems) if system.replica == replica)
+        self.rows = sum(job.plan.systems[reader].rows)
+        self.slot_bytes = batch_slot_bytes(job.plan, reader)
 
     def run(self) -> None:
         """Make batches until told to stop. Raises InputError for a batch that is not what the plan was made for."""
@@ -48,40 +50,22 @@ class InputWorkerRole:
             batch = self.batches(command.batch, command.train)
             produced = time.monotonic() - started
             slot = writer.acquire(self.job.stall_s)
-            tensors, end = self._fill(slot, batch, command)
-            writer.commit({"tensors": tensors}, end)
+            writer.commit({"tensors": self._fill(slot, batch, command)}, self.slot_bytes)
             reports.send(Fed(self.replica, command.number, command.train, produced))
         writer.drain(self.job.stall_s)
         reports.send(Ended(self.role, peak_rss()))
 
-    def _fill(
-        self, slot: memoryview, batch: Mapping[str, torch.Tensor], command: Step
-    ) -> tuple[list[list[object]], int]:
+    def _fill(self, slot: memoryview, batch: Mapping[str, torch.Tensor], command: Step) -> list[list[object]]:
         tensors: list[list[object]] = []
-        for name, dtype, shape, offset in input_layout(self.job, self.rows):
+        for name, kind, offset in batch_layout(self.job.plan, self.rows):
             if name not in batch:
                 raise InputError(f"batch {command.batch} has no {name!r}; it has {', '.join(batch)}")
             value = batch[name]
-            expected = (self.rows, *shape)
-            if tuple(value.shape) != expected or str(value.dtype) != f"torch.{dtype}":
+            if tuple(value.shape) != kind.shape or str(value.dtype) != f"torch.{kind.dtype}":
                 raise InputError(
                     f"batch {command.batch}: {name!r} is {value.dtype} of shape {tuple(value.shape)}, but the step was planned "
-                    f"for torch.{dtype} of shape {expected}; every batch must be like the first"
+                    f"for torch.{kind.dtype} of shape {kind.shape}; every batch must be like the first"
                 )
-            view(slot, TensorType(dtype, expected), offset).copy_(value)
-            tensors.append([name, dtype, list(expected), offset])
-        return tensors, batch_bytes(self.job, self.rows)
-
-
-def input_layout(job: Job, rows: int) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """Name, dtype, shape per sample and offset of each input in a batch slot."""
-    out, at = [], 0
-    for name, dtype, shape in job.plan.inputs:
-        out.append((name, dtype, tuple(shape), at))
-        at += -(-TensorType(dtype, (rows, *shape)).nbytes // 64) * 64
-    return out
-
-
-def batch_bytes(job: Job, rows: int) -> int:
-    """Bytes of a batch slot."""
-    return sum(-(-TensorType(dtype, (rows, *shape)).nbytes // 64) * 64 for _, dtype, shape in job.plan.inputs)
+            view(slot, kind, offset).copy_(value)
+            tensors.append([name, kind.dtype, list(kind.shape), offset])
+        return tensors

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from openwafer.artifact import Plan, gradient_slots, systems_of_stage, value_slots, weight_slots
-from openwafer.cluster._inputs import batch_bytes
+from openwafer.artifact import (
+    BATCH_SLOTS,
+    Plan,
+    batch_slot_bytes,
+    gradient_slots,
+    systems_of_stage,
+    value_slots,
+    weight_slots,
+)
 from openwafer.cluster._job import Job, input_role, memoryx, system_role
 from openwafer.wire import Transport
 
 COORDINATOR = "coordinator"
-INPUTS_AHEAD = 3
-"""Batches that an input worker may have ready."""
 
 
 def role_names(plan: Plan) -> list[str]:
@@ -61,8 +66,8 @@ def _declare_replica(transport: Transport, job: Job, replica: int) -> None:
     members = [index for index, system in enumerate(plan.systems) if system.replica == replica]
     transport.ring(
         "batches",
-        slots=INPUTS_AHEAD,
-        slot_bytes=max(batch_bytes(job, sum(plan.systems[members[0]].rows)), 1),
+        slots=BATCH_SLOTS,
+        slot_bytes=max(batch_slot_bytes(plan, members[0]), 1),
         writer=input_role(replica),
         readers=[system_role(index) for index in members],
     )

@@ -183,7 +183,7 @@ class Trainer:
         plan, the log, metrics, TensorBoard summaries, checkpoints, a timeline and pictures. A module that was passed
         built gets the final weights. A role that is lost is replaced: the run goes on from its last checkpoint, to the
         same numbers.
-        Ctrl-C ends after the step in hand, with a checkpoint.
+        Ctrl-C ends after the steps in hand, with a checkpoint.
 
         Raises CaptureError and PlanError before anything runs; NumericsError if the loss or a weight becomes NaN (the
         last good checkpoint stays); RunFolderError, StorageError, CheckpointError, RoleError.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from openwafer.artifact import (
-    BATCHES_ON_HOST,
+    BATCH_SLOTS,
     Body,
     Call,
     MemoryXMemory,
@@ -16,7 +16,6 @@ from openwafer.artifact import (
     Plan,
     System,
     SystemMemory,
-    TensorType,
     batch_slot_bytes,
     boundary_bytes,
     gradient_order,
@@ -81,11 +80,10 @@ def _fixed(plan: Plan, index: int, constants: int) -> Sizes:
             inputs=batch_slot_bytes(plan, index) + boundary_bytes(plan, index) + constants,
         )
     slots, slot_bytes = weight_slots(plan, system.stage)
-    sample = sum(TensorType(dtype, shape).nbytes for _, dtype, shape in plan.inputs)
     return Sizes(
         weights=slots * slot_bytes + _resident(plan, system),
         gradients=gradients * gradient_bytes,
-        inputs=sample * sum(system.rows) * BATCHES_ON_HOST + constants,
+        inputs=BATCH_SLOTS * batch_slot_bytes(plan, index) + constants,
     )
 
 
