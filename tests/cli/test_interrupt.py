@@ -66,7 +66,7 @@ def is_alive(pid: int) -> bool:
 
 def assert_nothing_is_left(pids: list[int]) -> None:
     """Soon there is no process, and nothing of theirs in the shared memory of the machine."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while any(map(is_alive, pids)):
         assert time.monotonic() < end, f"still running: {[pid for pid in pids if is_alive(pid)]}"
         time.sleep(0.05)
@@ -84,7 +84,7 @@ def test_ctrl_c_ends_with_a_checkpoint_from_which_the_run_goes_on_to_the_same_lo
     out, err = run.communicate(timeout=WAIT_S)
 
     assert run.returncode == 130, err
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 30
     assert "Ctrl-C: ending after the steps in hand, with a checkpoint; once more ends at once" in err
     last = list_checkpoints(folder / "checkpoints")[-1]
     step = Checkpoint.open(last, verify=True).step
@@ -112,12 +112,12 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) 
 
     begun = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
-    time.sleep(0.2)
+    time.sleep(1.0)  # two signals that come together are one
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=WAIT_S)
 
     assert run.returncode == 130
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert "Ended at once; --resume goes on from the last checkpoint" in err
     assert "Traceback" not in err
     assert_nothing_is_left(pids)

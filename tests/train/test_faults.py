@@ -30,7 +30,7 @@ from openwafer.base import (
     StallError,
     StorageError,
 )
-from openwafer.cluster import Coordinator, Job, Step, StepDone, _system
+from openwafer.cluster import Coordinator, Job, Step, StepDone, _coordinator, _system
 from openwafer.cluster._codec import decode_job, encode_job
 from openwafer.cluster._failures import format_trace
 from openwafer.cluster.store import DiskStore, list_checkpoints
@@ -119,7 +119,7 @@ def test_a_role_that_dies_every_time_ends_the_run(tmp_path: Path, monkeypatch: p
         trainer(tmp_path, processes=True).fit(Numbers(), steps=STEPS, checkpoint_every=99, callbacks=[killer])
 
     assert len(killed) == 2
-    assert time.monotonic() - killed[-1] < 10
+    assert time.monotonic() - killed[-1] < 30
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -166,14 +166,21 @@ def test_a_batch_that_cannot_be_made_is_the_error_that_the_user_sees(tmp_path: P
         trainer(tmp_path, systems=2).fit(Numbers(fail_at=5), steps=STEPS)
 
 
-def test_a_stalled_role_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hung data pipeline looks like a slow one, up to stall_s."""
+@pytest.mark.parametrize("patience", [1.0, 0.5])
+def test_a_stalled_role_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """A hung data pipeline looks like a slow one, up to stall_s. Whoever notices first, the role that waited says for
+    whom.
+    """
+    wait_any = _coordinator.wait_any
+    monkeypatch.setattr(_coordinator, "wait_any", lambda who, timeout_s: wait_any(who, timeout_s * patience))
     stop = threading.Event()
     batch = Numbers.batch
 
     def hangs(self: Numbers, step: int) -> Batch:
         if step == 4:
-            stop.wait(2.5)
+            stop.wait(4.0)
         return batch(self, step)
 
     monkeypatch.setattr(Numbers, "batch", hangs)
@@ -181,7 +188,7 @@ def test_a_stalled_role_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(StallError, match=r"system0 waited .* for input0"):
         trainer(tmp_path, stall_s=0.5).fit(Numbers(), steps=STEPS)
 
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 30
     stop.set()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -130,7 +129,7 @@ def test_a_writer_waits_until_the_slowest_reader_releases(transport: Transport) 
     for _ in range(2):
         writer.acquire(timeout_s=0)
         writer.commit("layer")
-        fast.receive(timeout_s=1)
+        fast.receive(timeout_s=10)
         fast.release()
     settle(transport)
 
@@ -140,12 +139,10 @@ def test_a_writer_waits_until_the_slowest_reader_releases(transport: Transport) 
     ):
         writer.acquire(timeout_s=0.05)
 
-    slow.receive(timeout_s=1)
+    slow.receive(timeout_s=10)
     threading.Timer(0.1, slow.release).start()
-    begin = time.monotonic()
-    writer.acquire(timeout_s=5)
-    assert 0.05 < time.monotonic() - begin < 2
-    assert 0.1 < writer.stats.wait_s < 3
+    writer.acquire(timeout_s=20)
+    assert writer.stats.wait_s > 0.1
 
 
 def test_waiting_for_a_release_needs_every_reader(transport: Transport) -> None:
@@ -153,14 +150,14 @@ def test_waiting_for_a_release_needs_every_reader(transport: Transport) -> None:
     writer, readers = weights(transport, slots=0, readers=2)
     ticket = writer.commit_reference({"segment": "state", "offset": 0}, nbytes=64)
     for reader in readers:
-        assert reader.receive(timeout_s=1).token == {"segment": "state", "offset": 0}
+        assert reader.receive(timeout_s=10).token == {"segment": "state", "offset": 0}
 
     readers[0].release(ticket)
     settle(transport)
     with pytest.raises(StallError, match=r"release message 0; readers: system1 \(1 held\)"):
         writer.wait_released(ticket, timeout_s=0.02)
     readers[1].release(ticket)
-    writer.wait_released(ticket, timeout_s=1)
+    writer.wait_released(ticket, timeout_s=10)
 
     assert writer.stats.moved_bytes == readers[0].stats.moved_bytes == 64
     assert writer.stats.release_wait_s > 0.01
@@ -174,7 +171,7 @@ def test_a_reader_sees_only_the_bytes_that_were_committed(transport: Transport) 
     writer.acquire()[:3] = b"abc"
     writer.commit(None, 3)
 
-    assert bytes(reader.receive(timeout_s=1).data) == b"abc"
+    assert bytes(reader.receive(timeout_s=10).data) == b"abc"
 
 
 def test_misuse_of_a_ring_is_refused_before_it_does_harm(transport: Transport) -> None:
@@ -184,7 +181,7 @@ def test_misuse_of_a_ring_is_refused_before_it_does_harm(transport: Transport) -
         writer.commit("nothing")
     writer.acquire()
     with pytest.raises(InputError, match="acquired all 1 slots"):
-        writer.acquire(timeout_s=1)
+        writer.acquire(timeout_s=10)
     with pytest.raises(InputError, match=r"5001 bytes .* holds 5000"):
         writer.commit("too much", 5001)
     with pytest.raises(InputError, match="cannot send"):
@@ -192,7 +189,7 @@ def test_misuse_of_a_ring_is_refused_before_it_does_harm(transport: Transport) -
     writer.commit("fine")
     with pytest.raises(InputError, match="it holds none"):
         reader.release()
-    reader.receive(timeout_s=1)
+    reader.receive(timeout_s=10)
     reader.release(0)
     with pytest.raises(InputError, match=r"released message 0 .* does not hold"):
         reader.release(0)
@@ -207,7 +204,7 @@ def test_a_token_of_another_type_is_an_error_of_the_role_that_sent_it(transport:
     writer.commit_reference("text")
 
     with pytest.raises(RoleError, match="memoryx sent system0 a message on ring 'weights' that is no int"):
-        reader.receive(timeout_s=1, type=int)
+        reader.receive(timeout_s=10, type=int)
 
 
 def test_a_reader_that_left_after_its_work_does_not_disturb_waiting_for_releases(
@@ -217,16 +214,16 @@ def test_a_reader_that_left_after_its_work_does_not_disturb_waiting_for_releases
     writer, (first, second) = weights(transport, slots=2, readers=2)
     writer.acquire()
     ticket = writer.commit("last layer")
-    first.receive(timeout_s=1)
+    first.receive(timeout_s=10)
     first.release()
     transport.endpoints("system0").close()
     settle(transport)
 
     with pytest.raises(StallError):
         writer.wait_released(ticket, timeout_s=0.02)
-    second.receive(timeout_s=1)
+    second.receive(timeout_s=10)
     second.release()
-    writer.drain(timeout_s=1)
+    writer.drain(timeout_s=10)
 
     with pytest.raises(RoleLost, match="memoryx lost system0 on ring 'weights'"):
         writer.acquire()
@@ -237,11 +234,11 @@ def test_a_reader_that_leaves_holding_a_message_is_lost(transport: Transport) ->
     writer, (reader,) = weights(transport, slots=1)
     writer.acquire()
     ticket = writer.commit("layer")
-    reader.receive(timeout_s=1)
+    reader.receive(timeout_s=10)
     threading.Timer(0.05, transport.endpoints("system0").close).start()
 
     with pytest.raises(RoleLost, match="memoryx lost system0"):
-        writer.wait_released(ticket, timeout_s=5)
+        writer.wait_released(ticket, timeout_s=20)
     with pytest.raises(RoleLost, match="memoryx lost system0"):
         writer.commit_reference("anybody there?")
 

@@ -60,9 +60,9 @@ class TwoHosts:
         """Return when what was sent or closed before this call has reached the other host."""
         for _ in range(2):
             self.endpoints("prober").outbox("probes").send(None)
-            self.endpoints("echo").inbox("probes").receive(timeout_s=5)
+            self.endpoints("echo").inbox("probes").receive(timeout_s=20)
             self.endpoints("echo").outbox("answers").send(None)
-            self.endpoints("prober").inbox("answers").receive(timeout_s=5)
+            self.endpoints("prober").inbox("answers").receive(timeout_s=20)
 
     def started(self) -> None:
         """All roles are threads."""

@@ -75,12 +75,6 @@ def report_the_end_of_a_link(endpoints: Endpoints) -> None:
         endpoints.outbox("results").send([type(error).__name__, str(error)])
 
 
-def echo(endpoints: Endpoints) -> None:
-    """Send every message back."""
-    while True:
-        endpoints.outbox("results").send_bytes(endpoints.inbox("commands").receive_bytes())
-
-
 def fork_and_wait(endpoints: Endpoints) -> None:
     """Fork a worker, as data loaders do, tell its process id and wait for ever."""
     worker = os.fork()

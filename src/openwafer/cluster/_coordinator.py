@@ -339,7 +339,8 @@ class Coordinator:
         try:
             ready = wait_any(open_inboxes, self.job.stall_s)
         except StallError as error:
-            raise StallError(f"nothing happened for {self.job.stall_s:.0f} s: {error}") from None
+            nothing = StallError(f"nothing happened for {self.job.stall_s:.0f} s: {error}")
+            raise self._cause(nothing) from None
         lost: RoleLost | None = None
         for inbox in ready:
             assert isinstance(inbox, Inbox)
@@ -354,8 +355,11 @@ class Coordinator:
         assert lost is not None
         raise self._cause(lost)
 
-    def _cause(self, first: Failed | RoleLost) -> WaferError:
-        """What to show of several failures: a role's own error, else the death of a role, else what a peer saw."""
+    def _cause(self, first: Failed | RoleLost | StallError) -> WaferError:
+        """What to show of several failures: a role's own error, else the death of a role, else what a peer saw.
+
+        A stall is one that several notice at the same moment: the role that waited knows for whom.
+        """
         if isinstance(first, Failed) and first.kind != RoleLost.__name__:
             return rebuild_error(first)
         witnesses = {first.role} if isinstance(first, Failed) else set()
