@@ -35,12 +35,13 @@ SHOWN_LINES = 30
 LEAVE_S = 5.0
 
 
-def parser_of(doc: str | None) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring, with the options that every script has."""
+def parser_of(doc: str | None, *, folder: bool = True) -> argparse.ArgumentParser:
+    """A parser that shows a script's docstring, with the options that every script has; `folder`: it writes files."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("."), help="where the temporary folder of the run is made"
-    )
+    if folder:
+        parser.add_argument(
+            "--folder", type=Path, default=Path("."), help="where the temporary folder of the run is made"
+        )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
 
@@ -213,16 +214,18 @@ def describe_machine() -> str:
     )
 
 
-def median_step(rounds: Sequence[Mapping[str, Any]], what: str = "times") -> float:
-    """Median over the steps of all rounds but the first of each, which compiles and faults pages in.
-
-    Raises InputError if a round has one step only.
-    """
-    values: list[float] = [value for figures in rounds for value in figures[what][1:]]
-    if not values:
+def check_steps(steps: int, skipped: int = 1) -> None:
+    """Raises InputError unless a step is left when the first ones, which compile and fault pages in, do not count."""
+    if steps <= skipped:
         raise InputError(
-            "a median needs a step beside the first, which does not count; give --steps 2 or more"
+            f"the first {'step' if skipped == 1 else f'{skipped} steps'} of a run cannot count; give --steps "
+            f"{skipped + 1} or more"
         )
+
+
+def median_step(rounds: Sequence[Mapping[str, Any]], what: str = "times", skipped: int = 1) -> float:
+    """Median over the steps of all rounds but the first of each, which `check_steps` says are not all."""
+    values: list[float] = [value for figures in rounds for value in figures[what][skipped:]]
     return statistics.median(values)
 
 

@@ -118,14 +118,7 @@ def wafer(settings: Settings) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     with tempfile.TemporaryDirectory(dir=settings["folder"]) as name:
         folder = Path(name)
-        alone = {"systems": 1, "processes": False, "execution": "weight_streaming", "memoryx": "ram"}
-        warm = settings | {
-            "cluster": settings["cluster"] | alone,
-            "batch": 2,
-            "microbatches": 1,
-            "weights": None,
-        }
-        trainer(warm, WARM, folder / "warm").fit(Tokens(WARM, 2), steps=2, keep_checkpoints=1)
+        warm_up(settings, folder / "warm")
         shape = Shape(*settings["shape"])
         made = trainer(settings, shape, folder / "run")
         source = Tokens(shape, settings["batch"], settings.get("one_batch", False))
@@ -144,6 +137,14 @@ def wafer(settings: Settings) -> dict[str, Any]:
         "predicted_s": result.predicted_step_s,
         **predictions(plan),
     }
+
+
+def warm_up(settings: Settings, folder: Path) -> None:
+    """Train WARM for two steps, as one system of this process."""
+    alone = {"systems": 1, "processes": False, "execution": "weight_streaming", "memoryx": "ram"}
+    small = {"batch": 2, "microbatches": 1, "weights": None}
+    made = trainer(settings | small | {"cluster": settings["cluster"] | alone}, WARM, folder)
+    made.fit(Tokens(WARM, 2), steps=2, keep_checkpoints=1)
 
 
 class Steps:

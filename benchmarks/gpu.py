@@ -13,14 +13,7 @@ and twice that on disk for the checkpoints that a run begins and ends with.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,13 +21,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _common import (
+    check_steps,
+    describe_machine,
+    entry,
+    finish,
+    median_step,
+    need_disk,
+    parser_of,
+    print_table,
+    run_worker,
+    workspace,
+)
+from _worker import Settings
+
+import openwafer as ow
+from openwafer.base import format_bytes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 
 import llama
-
-import openwafer as ow
-from openwafer.base import format_bytes
 
 LR = 1e-4
 WARM = 2
@@ -79,10 +85,10 @@ class Tokens(ow.BatchSource):
         return {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
 
 
-def job_of(args: argparse.Namespace) -> Job:
+def job_of(shape: str, batch: int) -> Job:
     """The shape that was named; a batch that was given takes the place of its own."""
-    job = SHAPES[args.shape]
-    return replace(job, batch=args.batch) if args.batch else job
+    job = SHAPES[shape]
+    return replace(job, batch=batch) if batch else job
 
 
 def parameters(job: Job) -> int:
@@ -90,20 +96,16 @@ def parameters(job: Job) -> int:
         return sum(p.numel() for p in llama.Llama(job.shape).parameters())
 
 
-def cap_bytes(args: argparse.Namespace) -> int:
-    """The share of float32 weights and both moments of AdamW that the streamed run may hold on the device."""
-    return args.cap or int(12 * parameters(job_of(args)) * args.share)
-
-
-def resident(args: argparse.Namespace) -> dict[str, Any]:
-    """Plain PyTorch with everything on the device: float32 weights, cast to bfloat16 for each microbatch."""
-    job, device = job_of(args), "cpu" if args.device == "copying" else args.device
+def resident(settings: Settings) -> dict[str, Any]:
+    """Worker: plain PyTorch with everything on the device, float32 weights, cast to bfloat16 for each microbatch."""
+    job = job_of(settings["shape"], settings["batch"])
+    device = "cpu" if settings["device"] == "copying" else settings["device"]
     torch.manual_seed(0)
     with torch.device(device):
         module = llama.Llama(job.shape)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR, fused=True)
     source, losses, times = Tokens(job), [], []
-    for step in range(args.steps):
+    for step in range(settings["steps"]):
         batch = {name: value.to(device) for name, value in source.batch(step).items()}
         started = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
@@ -118,12 +120,13 @@ def resident(args: argparse.Namespace) -> dict[str, Any]:
         optimizer.step()
         losses.append(float(total))  # waits for the device
         times.append(time.perf_counter() - started)
-    return {"losses": losses, "times": times, "computed": None, "peak": peak_allocated(device)}
+    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    return {"losses": losses, "times": times, "computed": None, "peak": peak}
 
 
-def streamed(args: argparse.Namespace) -> dict[str, Any]:
-    """openwafer: one system on the device, MemoryX in the host's memory."""
-    job = job_of(args)
+def streamed(settings: Settings) -> dict[str, Any]:
+    """Worker: openwafer, one system on the device, MemoryX in the host's memory."""
+    job = job_of(settings["shape"], settings["batch"])
     times: list[float] = []
     computed: list[float] = []
 
@@ -131,39 +134,32 @@ def streamed(args: argparse.Namespace) -> dict[str, Any]:
         times.append(done.seconds)
         computed.append(done.results[0].compute_s)
 
-    folder = Path(tempfile.mkdtemp(dir=args.folder))
-    try:
-        trainer = ow.Trainer(
-            partial(llama.Llama, job.shape),
-            loss=llama.next_token_loss,
-            optimizer=ow.AdamW(lr=LR),
-            precision="bf16",
-            folder=folder,
-            cluster=ow.LocalCluster(
-                device=args.device, system_memory=cap_bytes(args), execution="weight_streaming"
-            ),
-        )
-        result = trainer.fit(Tokens(job), steps=args.steps, keep_checkpoints=1, callbacks=[note])
-        plan = (folder / "plan.txt").read_text()
-    finally:
-        shutil.rmtree(folder)
+    folder = Path(settings["folder"])
+    trainer = ow.Trainer(
+        partial(llama.Llama, job.shape),
+        loss=llama.next_token_loss,
+        optimizer=ow.AdamW(lr=LR),
+        precision="bf16",
+        folder=folder,
+        cluster=ow.LocalCluster(
+            device=settings["device"], system_memory=settings["cap"], execution="weight_streaming"
+        ),
+    )
+    result = trainer.fit(Tokens(job), steps=settings["steps"], keep_checkpoints=1, callbacks=[note])
     return {
         "losses": list(result.losses),
         "times": times,
         "computed": computed,
         "peak": max(result.peak_device.values()),
-        "plan": plan,
+        "plan": (folder / "plan.txt").read_text(),
     }
 
 
-def peak_allocated(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
+WORKERS = {"resident": resident, "streamed": streamed}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--shape", default="1.8b", choices=SHAPES)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or copying where there is no GPU")
     parser.add_argument("--share", type=float, default=0.25, help="of weights and state, that is the cap")
@@ -172,53 +168,44 @@ def main() -> None:
         "--batch", type=int, default=0, help="samples a step; the more the cap has room for the better"
     )
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--folder", default=".", help="where checkpoints go while it runs")
-    parser.add_argument("--json", help="write everything there")
-    parser.add_argument("--worker", choices=("resident", "streamed"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        found = resident(args) if args.worker == "resident" else streamed(args)
-        print("RESULT " + json.dumps(found))
-        return
-    results = {name: run(name) for name in ("resident", "streamed")}
-    show(args, results)
-    if args.json:
-        Path(args.json).write_text(json.dumps({"arguments": vars(args), "results": results}, indent=1))
+    options = parser.parse_args()
+    check_steps(options.steps, WARM)
 
-
-def run(name: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        sys.exit(f"{name} failed:\n{done.stdout}")
-    found: dict[str, Any] = json.loads(lines[-1][7:])
-    return found
-
-
-def show(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
-    job = job_of(args)
-    tokens = job.batch * job.positions
-    count = parameters(job)
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device
+    job = job_of(options.shape, options.batch)
+    state = 12 * parameters(job)
+    cap = options.cap or int(state * options.share)
+    found = {}
+    with workspace(options.folder) as folder:
+        need_disk(folder, 2 * state, "the checkpoints that a run begins and ends with")
+        settings = {name: getattr(options, name) for name in ("shape", "batch", "device", "steps")}
+        settings |= {"cap": cap, "folder": str(folder)}
+        for name in WORKERS:
+            found[name] = run_worker(__file__, name, settings)
+            print(f"{name} done", flush=True)
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
+    print(f"\n{describe_machine()}; {device}")
     print(
-        f"{args.shape}: {count:,} parameters, {format_bytes(12 * count)} of weights and state, {tokens} tokens a step, "
-        f"torch {torch.__version__}, {device}"
+        f"{options.shape}: {state // 12 / 1e6:.1f} M parameters, {format_bytes(state)} of weights and state, "
+        f"{job.batch * job.positions} tokens a step, bf16, {options.steps} steps\n"
     )
-    print(
-        f"{'':<10}{'s/step':>9}{'tokens/s':>10}{'ratio':>8}{'computing':>11}{'peak':>12}{'cap':>12}{'last loss':>11}"
-    )
-    base = statistics.median(results["resident"]["times"][WARM:])
-    for name, found in results.items():
-        seconds = statistics.median(found["times"][WARM:])
-        share = f"{statistics.median(found['computed'][WARM:]) / seconds:.0%}" if found["computed"] else "-"
-        cap = format_bytes(cap_bytes(args)) if name == "streamed" else "-"
-        print(
-            f"{name:<10}{seconds:>9.3f}{tokens / seconds:>10.0f}{base / seconds:>8.2f}{share:>11}"
-            f"{format_bytes(found['peak']):>12}{cap:>12}{found['losses'][-1]:>11.4f}"
-        )
-    print(results["streamed"]["plan"])
+    header = ["contestant", "s/step", "tok/s", "of resident", "computing", "peak", "cap", "last loss"]
+    print_table(header, [cells(name, found, job, cap) for name in found])
+    print(f"\n{found['streamed']['plan']}")
+    finish(options, {"device": device, "state": state, "cap": cap, "runs": found})
+
+
+def cells(name: str, found: dict[str, dict[str, Any]], job: Job, cap: int) -> list[object]:
+    """One row of the table."""
+    figures = found[name]
+    seconds = median_step([figures], skipped=WARM)
+    out: list[object] = [name, f"{seconds:.3f}", f"{job.batch * job.positions / seconds:.0f}"]
+    out.append(f"{median_step([found['resident']], skipped=WARM) / seconds:.2f}")
+    computed = median_step([figures], "computed", WARM) if figures["computed"] else None
+    out.append("" if computed is None else f"{100 * computed / seconds:.0f} %")
+    out.append("" if figures["peak"] is None else format_bytes(figures["peak"]))
+    out.append(format_bytes(cap) if name == "streamed" else "")
+    return [*out, f"{figures['losses'][-1]:.4f}"]
 
 
 if __name__ == "__main__":
-    main()
+    entry(main, WORKERS)

@@ -1,8 +1,8 @@
 """GFLOP/s of a linear layer's three products by ATen and by oneDNN, and which one `matmul="auto"` takes.
 
-    python benchmarks/matmul.py [--threads 1 2] [--repeats 9]
+    python benchmarks/matmul.py --threads 1 2 --repeats 9 --json matmul.json
 
-Float32, N = 1024 tokens. For a layer `in x out`: forward x @ W^T + bias, grad-x g @ W, grad-w g^T @ x. Both
+Float32, `--tokens` rows. For a layer `in x out`: forward x @ W^T + bias, grad-x g @ W, grad-w g^T @ x. Both
 kernels run in turn inside each repeat, so that a busy machine slows both; a number is the median of the
 repeats. With more threads than free cores, waiting for threads is all that it measures.
 """
@@ -10,26 +10,34 @@ repeats. With more threads than free cores, waiting for threads is all that it m
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
+from _common import describe_machine, entry, finish, parser_of, print_table
 
+from openwafer.base import InputError
 from openwafer.cluster._matmul import candidates, kernel_for, onednn_is_available
 from openwafer.cluster._matmul_cache import Product
 
-TOKENS = 1024
 LAYERS = [(768, 768), (768, 3072), (3072, 768), (1024, 4096), (256, 1024), (256, 256), (768, 16384)]
 
 
-def products(inner: int, outer: int) -> dict[str, Product]:
+def layer(text: str) -> tuple[int, int]:
+    """`768x3072` as numbers, for argparse."""
+    inner, _, outer = text.partition("x")
+    if not (inner.isdecimal() and outer.isdecimal() and int(inner) and int(outer)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no layer; write INxOUT, for example 768x3072")
+    return int(inner), int(outer)
+
+
+def products(tokens: int, inner: int, outer: int) -> dict[str, Product]:
     """The products of one layer, in the layouts of a captured training step."""
     return {
-        "forward": Product(rows=TOKENS, inner=inner, columns=outer, b=".t", bias=(outer,)),
-        "grad-x": Product(rows=TOKENS, inner=outer, columns=inner),
-        "grad-w": Product(rows=outer, inner=TOKENS, columns=inner, a=".t"),
+        "forward": Product(rows=tokens, inner=inner, columns=outer, b=".t", bias=(outer,)),
+        "grad-x": Product(rows=tokens, inner=outer, columns=inner),
+        "grad-w": Product(rows=outer, inner=tokens, columns=inner, a=".t"),
     }
 
 
@@ -49,47 +57,43 @@ def measure(product: Product, repeats: int) -> dict[str, float]:
     return {name: flops / statistics.median(times) / 1e9 for name, times in seconds.items()}
 
 
-def cpu_name() -> str:
-    """What the machine calls its CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, folder=False)
+    parser.add_argument("--layers", type=layer, nargs="+", default=LAYERS, metavar="INxOUT")
+    parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     if not onednn_is_available():
-        parser.exit(1, f"torch {torch.__version__} has no oneDNN here: there is nothing to compare\n")
+        raise InputError(
+            f"torch {torch.__version__} has no oneDNN here, so there is nothing to compare; take a torch that has it"
+        )
 
-    print(f"torch {torch.__version__}, {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}")
-    print(f"median of {options.repeats} repeats, float32, {TOKENS} tokens, GFLOP/s\n")
-    print("| layer | product | threads | torch | onednn | onednn/torch | auto | choosing, ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    rows: list[dict[str, Any]] = []
     for threads in options.threads:
         torch.set_num_threads(threads)
-        for inner, outer in LAYERS:
-            for name, product in products(inner, outer).items():
+        for inner, outer in options.layers:
+            for name, product in products(options.tokens, inner, outer).items():
                 start = time.perf_counter()
                 choice = kernel_for(product, threads)
-                choosing_ms = (time.perf_counter() - start) * 1e3
-                speed = measure(product, options.repeats)
-                cells = [
-                    f"{inner} x {outer}",
-                    name,
-                    threads,
-                    f"{speed['torch']:.0f}",
-                    f"{speed['onednn']:.0f}",
-                ]
-                cells += [f"{speed['onednn'] / speed['torch']:.2f}", choice, f"{choosing_ms:.0f}"]
-                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+                choosing_s = time.perf_counter() - start
+                rows.append({"layer": f"{inner} x {outer}", "product": name, "threads": threads})
+                rows[-1].update(measure(product, options.repeats), auto=choice, choosing_s=choosing_s)
+            print(f"{threads} thread(s), {inner} x {outer} done", flush=True)
+
+    print(f"\n{describe_machine()}")
+    print(f"median of {options.repeats} repeats, float32, {options.tokens} tokens, GFLOP/s\n")
+    header = ["layer", "product", "threads", "torch", "onednn", "onednn/torch", "auto", "choosing, ms"]
+    print_table(header, [cells(row) for row in rows])
+    finish(options, {"rows": rows})
+
+
+def cells(row: dict[str, Any]) -> list[object]:
+    """One row of the table."""
+    out: list[object] = [row["layer"], row["product"], row["threads"]]
+    out += [f"{row['torch']:.0f}", f"{row['onednn']:.0f}", f"{row['onednn'] / row['torch']:.2f}"]
+    return [*out, row["auto"], f"{row['choosing_s'] * 1e3:.0f}"]
 
 
 if __name__ == "__main__":
-    main()
+    entry(main, {})

@@ -34,6 +34,7 @@ from typing import Any
 import _contestants
 from _common import (
     TUNED,
+    check_steps,
     describe_machine,
     entry,
     finish,
@@ -84,8 +85,7 @@ def main() -> None:
         raise InputError(
             f"a batch of {options.batch} does not divide into {options.microbatches} microbatches, as DeepSpeed asks for"
         )
-    if options.steps < 2:
-        raise InputError("the first step of a round does not count; give --steps 2 or more")
+    check_steps(options.steps)
 
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with ExitStack() as stack:

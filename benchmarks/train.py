@@ -28,6 +28,7 @@ from typing import Any
 import _contestants
 from _common import (
     TUNED,
+    check_steps,
     describe_machine,
     entry,
     finish,
@@ -74,8 +75,7 @@ def main() -> None:
             raise InputError(
                 f"there is no contestant {name!r}; take {', '.join(CONTESTANTS)}, with -tuned or -recomputed"
             )
-    if options.steps < 2:
-        raise InputError("the first step of a round does not count; give --steps 2 or more")
+    check_steps(options.steps)
 
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options.contestants}
     with workspace(options.folder) as folder:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import (
+    check_steps,
     describe_machine,
     entry,
     finish,
@@ -30,8 +31,6 @@ from _common import (
 from _contestants import WORKERS
 from _models import Shape
 
-from openwafer.base import InputError
-
 STORES = ("ram", "disk")
 
 
@@ -46,8 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    if options.steps < 2:
-        raise InputError("the first step of a run does not count; give --steps 2 or more")
+    check_steps(options.steps)
 
     shapes = [
         Shape(options.layers, options.width, options.heads, vocabulary, options.positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ MISTAKES = {
     "an unknown mode": (["plan", GPT, "--execution", "sideways"], "'auto', 'weight_streaming', 'pipelined'"),
     "words for a microbatch": (["plan", GPT, "--microbatch", "many"], "microbatch is 'many', but it must be"),
     "neither yes nor no": (["plan", GPT, "--recompute", "maybe"], "recompute is 'maybe'; take one of"),
+    "a cut that is none": (
+        ["plan", GPT, "--shard-vocabulary", "twice"],
+        "shard_vocabulary is 'twice'; take one of",
+    ),
     "an unknown machine": (["machine", "WSE-9"], "no machine 'WSE-9': did you mean 'WSE-3'?"),
     "no checkpoint": (["checkpoint", "/nonexistent"], "/nonexistent/manifest.json cannot be read"),
     "nowhere to write the plan": (
@@ -166,6 +171,30 @@ def test_plan_shows_mode_and_memory_and_runs_nothing(wafer: Wafer, tmp_path: Pat
     assert "system1" in pipelined.out
     assert plan_from_json(file.read_bytes()).model == "gpt-tiny"
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_plan_cuts_a_vocabulary_by_rows_where_it_is_asked_to(wafer: Wafer, tmp_path: Path) -> None:
+    """Also one so small that `auto` leaves it whole; without the option the recipe's own choice stands."""
+    cut = {}
+    for choice in ("yes", "no", "auto", ""):
+        option = ["--shard-vocabulary", choice] if choice else []
+        file = tmp_path / f"plan-{choice}.json"
+        assert wafer("plan", GPT, "size=tiny", *option, "--json", str(file)).status == 0
+        plan = plan_from_json(file.read_bytes())
+        weights = [weight for record in plan.records for weight in record.weights]
+        cut[choice] = {weight.part.whole for weight in weights if weight.part}
+
+    assert "embedding.weight" in cut["yes"]
+    assert cut["no"] == cut["auto"] == cut[""] == set()
+
+
+def test_train_keeps_in_its_config_what_the_options_say_of_the_cluster(wafer: Wafer, tmp_path: Path) -> None:
+    """In place of the recipe's own words, and as the values that LocalCluster takes, not as text."""
+    options = ["--shard-vocabulary", "no", "--recompute", "yes", "--microbatch", "none"]
+    assert wafer("train", PACED, "steps=1", *options, "--folder", str(tmp_path)).status == 0
+
+    cluster = json.loads((tmp_path / "config.json").read_text())["cluster"]
+    assert (cluster["shard_vocabulary"], cluster["recompute"], cluster["microbatch"]) == (False, True, None)
 
 
 def test_machines_are_shown_with_the_grade_of_every_number(wafer: Wafer) -> None:

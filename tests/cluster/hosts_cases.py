@@ -1,4 +1,4 @@
-"""What the tests of several hosts share: agents as processes, and a small run. As a script: an agent."""
+"""What the tests of several hosts share: agents as processes, and a small run."""
 
 from __future__ import annotations
 
@@ -6,42 +6,31 @@ import io
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from openwafer.cluster import serve_host
-from openwafer.cluster.store import Checkpoint
 from openwafer.train import HostsCluster, LocalCluster, Trainer
-from openwafer.train.data import Batch, BatchSource
 from openwafer.train.optim import AdamW
+from run_cases import FEATURES, Numbers, same_tensors, squared_error
+
+__all__ = [
+    "TOKEN",
+    "Agents",
+    "Numbers",
+    "free_port",
+    "mlp",
+    "options",
+    "over_hosts",
+    "same_tensors",
+    "token_file",
+    "trainer",
+]
 
 TOKEN = "a token that only the tests know"
-BATCH, FEATURES = 8, 8
-
-
-class Numbers(BatchSource):
-    """Batches (x [B, F], y [B, 4]) made of their step's number."""
-
-    @property
-    def batch_size(self) -> int:
-        return BATCH
-
-    @property
-    def samples(self) -> None:
-        return None
-
-    @property
-    def steps_per_epoch(self) -> None:
-        return None
-
-    def batch(self, step: int) -> Batch:
-        generator = torch.Generator().manual_seed(step)
-        return torch.randn(BATCH, FEATURES, generator=generator), torch.randn(BATCH, 4, generator=generator)
+AGENT = Path(__file__).with_name("host_agent.py")
 
 
 def mlp() -> nn.Module:
@@ -49,11 +38,6 @@ def mlp() -> nn.Module:
     return nn.Sequential(
         nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)
     )
-
-
-def squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """The loss."""
-    return nn.functional.mse_loss(output, target)
 
 
 def trainer(folder: Path, cluster: LocalCluster, console: Console | None = None) -> Trainer:
@@ -109,7 +93,7 @@ class Agents:
 
     def __init__(self, port: int, count: int) -> None:
         self.port = port
-        command = [sys.executable, __file__, str(port)]
+        command = [sys.executable, str(AGENT), str(port), TOKEN]
         self.processes = [
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             for _ in range(count)
@@ -123,25 +107,3 @@ class Agents:
             process.kill()
         for process in self.processes:
             process.communicate()
-
-
-def same_tensors(left: Path, right: Path) -> bool:
-    """Whether two checkpoints hold the same weights and optimizer state, bit for bit."""
-    a, b = Checkpoint.open(left, verify=True), Checkpoint.open(right, verify=True)
-    return a.types == b.types and all(
-        torch.equal(
-            a.tensor(name).reshape(-1).view(torch.uint8), b.tensor(name).reshape(-1).view(torch.uint8)
-        )
-        for name in a.types
-    )
-
-
-def shift_clock(ahead_s: float) -> None:
-    """Hosts were switched on at different times, and their monotonic clocks count from then."""
-    real = time.monotonic
-    time.monotonic = lambda: real() + ahead_s
-
-
-if __name__ == "__main__":
-    shift_clock(1e6)
-    serve_host("127.0.0.1", int(sys.argv[1]), TOKEN.encode(), stay=True, tell=lambda line: None)

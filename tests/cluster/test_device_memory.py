@@ -75,15 +75,15 @@ def test_streamed_weights_need_as_many_buffers_as_the_ring_has_slots(precision):
     plan = plan_of("cuda", precision=precision)
     memory = plan.systems[0].memory
 
-    assert weight_buffers(plan, 0) == (max(record.stream_bytes for record in plan.records),) * 2
-    assert memory.weights == sum(weight_buffers(plan, 0))
-    assert weight_slots(plan, 0)[0] == (0 if precision == "fp32" else 2)
+    assert weight_buffers(plan, 0, 0) == (max(record.stream_bytes for record in plan.records),) * 2
+    assert memory.weights == sum(weight_buffers(plan, 0, 0))
+    assert weight_slots(plan, 0, 0)[0] == (0 if precision == "fp32" else 2)
 
 
 def test_a_pipelined_system_holds_every_weight_of_its_stage():
     """They stay for the step; boundary values have two buffers each way."""
     plan = plan_of("cuda", execution="pipelined", systems=2, microbatch=2)
-    held = sorted(size for index in range(2) for size in weight_buffers(plan, index))
+    held = sorted(size for index in range(2) for size in weight_buffers(plan, index, 0))
 
     assert held == sorted(record.stream_bytes for record in plan.records)
     value_bytes = 2 * 2 * WIDTH * 4  # two samples, float32
@@ -95,7 +95,7 @@ def test_the_host_holds_the_slots_and_the_store():
     """Activations are on the device: the host's share does not grow with the batch but for the batches themselves."""
     plan = plan_of("cuda")
 
-    slots, slot_bytes = gradient_slots(plan, 0)
+    slots, slot_bytes = gradient_slots(plan, 0, 0)
     stored = sum(record.nbytes for record in plan.records)
     batches = 3 * 2 * BATCH * WIDTH * 4
     assert plan.host_bytes == stored + slots * slot_bytes + batches

@@ -78,6 +78,33 @@ def test_a_run_over_two_hosts_computes_what_one_host_computes(
     assert same_tensors(found.checkpoint, expected.checkpoint)
 
 
+@pytest.mark.parametrize("store", ["ram", "disk"])
+def test_the_weights_of_a_run_may_be_shared_among_hosts(store: str, agents: Agents, tmp_path: Path) -> None:
+    """Shards of MemoryX beside systems: no host holds all weights and state, and the run folder stays here."""
+    memoryx = f"disk:{tmp_path / 'store'}" if store == "disk" else store
+    here = trainer(tmp_path / "here", LocalCluster(**options(systems=2, memoryx=store)))
+    cluster = over_hosts(tmp_path, agents.port, systems=2, memoryx=memoryx, memoryx_shards=3)
+    there = trainer(tmp_path / "there", cluster)
+    log = io.StringIO()
+    there.console = Console(file=log, width=300)
+
+    expected = here.fit(Numbers(), steps=STEPS, checkpoint_every=3)
+    found = there.fit(Numbers(), steps=STEPS, checkpoint_every=3)
+
+    for shard in (1, 2):
+        assert re.search(rf"host\d+ \(.*, 127\.0\.0\.1\) runs .*memoryx{shard}\b", log.getvalue())
+    assert found.losses == expected.losses
+    assert same_tensors(found.checkpoint, expected.checkpoint)
+    if store == "disk":
+        assert all(any((tmp_path / "store" / f"shard-{shard}" / "records").iterdir()) for shard in range(3))
+
+
+def test_a_disk_store_on_other_hosts_needs_a_folder_that_can_be_there() -> None:
+    """The run folder is of this host."""
+    with pytest.raises(InputError, match=r"'disk' with 2 shards, which lie on other hosts too.*disk:/path"):
+        HostsCluster(memoryx="disk", memoryx_shards=2)
+
+
 def test_stages_on_two_hosts_send_each_other_their_values(agents: Agents, tmp_path: Path) -> None:
     """Agents connect to each other, not through the coordinator: it carries no tensor of theirs."""
     shape = {"systems": 2, "execution": "pipelined", "microbatch": 2}

@@ -235,9 +235,10 @@ class _Replay:
             assert action.layer not in self.layers_loaded
             self.layers_loaded.add(action.layer)
             self.loaded.update(layers[action.layer].records)
-            slots, _ = weight_slots(self.plan, self.me.stage)
-            held = {record for record, users in self.loaded.items() if users}
-            assert not slots or len(held) <= slots, "more records in use than the ring has slots"
+            for shard, own in enumerate(self.plan.memoryx_records):
+                slots, _ = weight_slots(self.plan, self.me.stage, shard)
+                held = {record for record, users in self.loaded.items() if users} & set(own)
+                assert not slots or len(held) <= slots, "more records in use than the ring has slots"
         elif isinstance(action, Unload):
             self.layers_loaded.remove(action.layer)
             self.loaded.subtract(layers[action.layer].records)
@@ -295,9 +296,11 @@ class _Replay:
         for record in sorted({self.plan.record_of[gradient.weight] for gradient in layer.gradients}):
             if (action.layer, record) not in self.slots:
                 self.slots.append((action.layer, record))
-        slots, nbytes = gradient_slots(self.plan, self.index)
-        assert len(self.slots) <= slots
-        assert all(self.plan.records[record].gradient_bytes <= nbytes for _, record in self.slots)
+        for shard, own in enumerate(self.plan.memoryx_records):
+            slots, nbytes = gradient_slots(self.plan, self.index, shard)
+            filled = [record for _, record in self.slots if record in own]
+            assert len(filled) <= slots
+            assert all(self.plan.records[record].gradient_bytes <= nbytes for record in filled)
 
     def _send(self, action, layer) -> None:
         assert action.layer not in self.sent

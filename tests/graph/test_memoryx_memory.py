@@ -85,7 +85,7 @@ def test_a_measured_plan_says_what_it_keeps(tmp_path):
     run = trainer(tmp_path, memoryx="disk", memoryx_memory="auto")
     plan = run.plan(Ones())
 
-    found = predict(plan, run.cluster, {}, tmp_path / "memoryx")
+    found = predict(plan, run.cluster, {}, run.cluster.store_folders(tmp_path))
 
     assert isinstance(found, Prediction)
     assert ("stay in RAM" in found.text) == bool(found.plan.cached)

@@ -42,9 +42,13 @@ def minimal(**changes):
         ({"systems": 2.0}, "systems is 2.0"),
         ({"system_memory": "12 parsecs"}, "'12 parsecs' is not a size"),
         ({"system_memory": 0}, "system_memory is 0; give a size such as 512MiB"),
-        ({"memoryx": "tape"}, "memoryx is 'tape'; write ram, disk or disk:/path"),
+        ({"memoryx": "tape"}, "memoryx is 'tape'; write ram, disk, disk:/path"),
         ({"memoryx": "ram:/x"}, "memoryx is 'ram:/x'"),
         ({"memoryx": "disk:"}, "memoryx is 'disk:'"),
+        ({"memoryx": "disk:/a,"}, "memoryx is 'disk:/a,'"),
+        ({"memoryx": "disk:/a,/a"}, "each shard needs a folder of its own"),
+        ({"memoryx": "disk:/a,/b", "memoryx_shards": 3}, "names 2 folders, but memoryx_shards is 3"),
+        ({"memoryx_shards": 0}, "memoryx_shards is 0"),
         ({"execution": "fast"}, "execution is 'fast'; take one of 'auto', 'weight_streaming', 'pipelined'"),
         ({"microbatch": 0}, 'microbatch is 0, but it must be a number, "auto" or None'),
         ({"microbatch": "big"}, "microbatch is 'big'"),
@@ -84,9 +88,25 @@ def test_sizes_and_places_are_read_once_for_all_roles():
     cluster = LocalCluster(system_memory="512MiB", memoryx="disk:~/weights")
 
     assert cluster.system_memory_bytes == 512 * MIB
-    assert (cluster.store, cluster.store_folder) == ("disk", Path.home() / "weights")
-    assert (LocalCluster(memoryx="disk").store, LocalCluster(memoryx="disk").store_folder) == ("disk", None)
-    assert (LocalCluster().store, LocalCluster().store_folder) == ("ram", None)
+    run = Path("run")
+    assert (cluster.store, cluster.store_folders(run)) == ("disk", (Path.home() / "weights",))
+    assert LocalCluster(memoryx="disk").store_folders(run) == (run / "memoryx",)
+    assert (LocalCluster().store, LocalCluster().store_folders(run)) == ("ram", ())
+
+
+def test_memoryx_shards_have_a_folder_each() -> None:
+    """One on each disk that the user names, so that they are read at the same time; else side by side."""
+    run = Path("run")
+    named = LocalCluster(memoryx="disk:/a,/b")
+    shared = LocalCluster(memoryx="disk:/a", memoryx_shards=2)
+
+    assert (named.shards, named.store_folders(run)) == (2, (Path("/a"), Path("/b")))
+    assert shared.store_folders(run) == (Path("/a/shard-0"), Path("/a/shard-1"))
+    assert LocalCluster(memoryx="disk", memoryx_shards=2).store_folders(run) == (
+        run / "memoryx" / "shard-0",
+        run / "memoryx" / "shard-1",
+    )
+    assert (LocalCluster(memoryx_shards=3).shards, LocalCluster().shards) == (3, 1)
     assert LocalCluster().system_memory_bytes is None
 
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: a small model, data that can misbehave, and a run of both."""
+"""What the fault tests share: a small model, a run of it, and ways to break it."""
 
 from __future__ import annotations
 
@@ -16,44 +16,26 @@ from torch import Tensor, nn
 
 from openwafer.cluster.store import Checkpoint
 from openwafer.train import LocalCluster, Trainer
-from openwafer.train.data import Batch, BatchSource
 from openwafer.train.optim import SGD, AdamW, UpdateRule
+from run_cases import FEATURES, Numbers, same_tensors, squared_error
 
-BATCH, FEATURES = 8, 8
+__all__ = [
+    "ADAMW",
+    "CLIFF",
+    "FEATURES",
+    "Numbers",
+    "is_finite",
+    "kill_role",
+    "mlp",
+    "same_tensors",
+    "squared_error",
+    "steep_error",
+    "trainer",
+]
+
 ADAMW = AdamW(lr=1e-2)
 CLIFF = SGD(lr=1e38)
 """One update from a finite loss to weights that no float32 holds."""
-
-
-class Numbers(BatchSource):
-    """Batches (x [B, F], y [B, 4]) made of their step's number; pickles, so that an input process may read it.
-
-    nan_at: the step whose target holds a NaN. fail_at: the step whose batch cannot be made.
-    """
-
-    def __init__(self, nan_at: int = -1, fail_at: int = -1) -> None:
-        self.nan_at, self.fail_at = nan_at, fail_at
-
-    @property
-    def batch_size(self) -> int:
-        return BATCH
-
-    @property
-    def samples(self) -> None:
-        return None
-
-    @property
-    def steps_per_epoch(self) -> None:
-        return None
-
-    def batch(self, step: int) -> Batch:
-        if step == self.fail_at:
-            raise ValueError("sample 17 is unreadable")
-        generator = torch.Generator().manual_seed(step)
-        x, y = torch.randn(BATCH, FEATURES, generator=generator), torch.randn(BATCH, 4, generator=generator)
-        if step == self.nan_at:
-            y[3, 1] = float("nan")
-        return x, y
 
 
 def mlp(width: int = 16) -> nn.Module:
@@ -61,11 +43,6 @@ def mlp(width: int = 16) -> nn.Module:
     return nn.Sequential(
         nn.Linear(FEATURES, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
     )
-
-
-def squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """The loss."""
-    return nn.functional.mse_loss(output, target)
 
 
 def steep_error(output: Tensor, target: Tensor) -> Tensor:
@@ -90,16 +67,6 @@ def trainer(
         folder=folder,
         name="faults",
         console=Console(file=io.StringIO()),
-    )
-
-
-def same_tensors(left: Path, right: Path) -> bool:
-    """Whether two checkpoints hold the same weights and optimizer state, bit for bit."""
-    a, b = Checkpoint.open(left, verify=True), Checkpoint.open(right, verify=True)
-    return a.types == b.types and all(
-        torch.equal(a.tensor(name).view(torch.uint8), b.tensor(name).view(torch.uint8))
-        for name in a.types
-        if a.tensor(name).dim()
     )
 
 

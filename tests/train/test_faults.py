@@ -170,8 +170,8 @@ def test_a_batch_that_cannot_be_made_is_the_error_that_the_user_sees(tmp_path: P
 def test_a_stalled_role_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
-    """A hung data pipeline looks like a slow one, up to stall_s. Whoever notices first, the role that waited says for
-    whom.
+    """A hung data pipeline looks like a slow one, up to stall_s. Whoever notices first, the error says who waited for
+    whom, down to the one that hangs.
     """
     wait_any = _coordinator.wait_any
     monkeypatch.setattr(_coordinator, "wait_any", lambda who, timeout_s: wait_any(who, timeout_s * patience))
@@ -197,7 +197,9 @@ def test_many_quick_starts_and_stops_leave_nothing_behind(tmp_path: Path, store:
     """A role may be told to stop before it has done anything, or with a step in hand."""
     result = trainer(tmp_path, memoryx=store).fit(Numbers(), steps=1)
     plan = plan_from_json((tmp_path / "plan.json").read_bytes())
-    job = Job(plan=plan, seed=0, start=str(result.checkpoint), store_folder=str(tmp_path / "s"), stall_s=20.0)
+    job = Job(
+        plan=plan, seed=0, start=str(result.checkpoint), store_folders=(str(tmp_path / "s"),), stall_s=20.0
+    )
 
     def batches(number: int, train: bool) -> dict[str, Tensor]:
         x, y = Numbers().batch(number)

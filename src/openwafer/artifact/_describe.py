@@ -44,8 +44,9 @@ def describe_plan(plan: Plan) -> str:
             + ")"
         )
     held = plan.memoryx
+    several = f"{len(plan.memoryx_records)} shards, " if len(plan.memoryx_records) > 1 else ""
     lines.append(
-        f"  memoryx      {format_bytes(held.ram):>10}  (store {format_bytes(held.store_ram)}, "
+        f"  memoryx      {format_bytes(held.ram):>10}  ({several}store {format_bytes(held.store_ram)}, "
         f"gradients {format_bytes(held.gradients)}, buffers {format_bytes(held.buffers)})"
         + (f" and {format_bytes(held.store_disk + held.gradients_disk)} on disk" if held.store_disk else "")
     )

@@ -8,25 +8,25 @@ from openwafer.artifact._plan import Mode, Plan
 from openwafer.artifact._traffic import (
     BATCH_SLOTS,
     batch_slot_bytes,
-    gradient_slots,
+    gradient_ring_bytes,
     load_order,
     systems_of_stage,
     value_slots,
-    weight_slots,
+    weight_ring_bytes,
 )
 
 VALUE_BUFFERS = 2
 """Messages between stages, each way, that a device holds at once: one in use, one on its way."""
 
 
-def weight_buffers(plan: Plan, index: int) -> tuple[int, ...]:
-    """Bytes of each buffer for received records: while one layer is computed with, the next is copied to another.
+def weight_buffers(plan: Plan, index: int, shard: int) -> tuple[int, ...]:
+    """Bytes of each buffer for records of a MemoryX shard: while one layer is computed with, the next is copied to another.
 
     Weight streaming: as many as the ring has slots, each for the largest record. Pipelined: one for every record of the
     stage, as often as it comes, since all of them stay for a step.
     """
     system = plan.systems[index]
-    orders = [load_order(plan, system, train) for train in (True, False) if train or system.evaluation]
+    orders = [load_order(plan, system, train, shard) for train in (True, False) if train or system.evaluation]
     most: Counter[int] = Counter()
     for order in orders:
         most |= Counter(order)
@@ -47,11 +47,9 @@ def host_bytes_for(plan: Plan, index: int) -> int:
     A ring that several systems read counts for the first of them.
     """
     system = plan.systems[index]
-    slots, slot_bytes = gradient_slots(plan, index)
-    total = slots * slot_bytes
+    total = gradient_ring_bytes(plan, index)
     if index == systems_of_stage(plan, system.stage)[0]:
-        slots, slot_bytes = weight_slots(plan, system.stage)
-        total += slots * slot_bytes
+        total += weight_ring_bytes(plan, system.stage)
     if system.stage == 0:
         total += BATCH_SLOTS * batch_slot_bytes(plan, index)
     return total + sum(

@@ -383,6 +383,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     notes: tuple[str, ...] = ()
     own_memory: bool = False
     """Whether systems compute in memory that is not the host's (GPUs): all that they receive is copied there."""
+    memoryx_of: tuple[int, ...] = ()
+    """By record: the MemoryX shard that stores, streams and updates it; empty where there is one for all."""
 
     @property
     def host_bytes(self) -> int:
@@ -396,6 +398,14 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
             slots += members[0].memory.weights if self.mode is Mode.WEIGHT_STREAMING else 0
         own = sum(system.memory.peak - system.memory.weights for system in self.systems)
         return own + slots + self.memoryx.ram
+
+    @cached_property
+    def memoryx_records(self) -> tuple[tuple[int, ...], ...]:
+        """By MemoryX shard: the records that it keeps."""
+        if not self.memoryx_of:
+            return (tuple(range(len(self.records))),)
+        shards = range(max(self.memoryx_of) + 1)
+        return tuple(tuple(r for r, home in enumerate(self.memoryx_of) if home == shard) for shard in shards)
 
     @cached_property
     def record_of(self) -> dict[str, int]:

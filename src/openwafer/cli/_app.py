@@ -32,7 +32,13 @@ Systems = Annotated[int | None, typer.Option(help="Compute systems.", show_defau
 SystemMemory = Annotated[
     str | None, typer.Option(help="Memory of one system, for example 512MiB.", show_default=False)
 ]
-MemoryX = Annotated[str | None, typer.Option(help="ram, disk or disk:/path.", show_default=False)]
+MemoryX = Annotated[
+    str | None,
+    typer.Option(help="ram, disk, disk:/path, or disk:/path,/other: a shard on each.", show_default=False),
+]
+MemoryXShards = Annotated[
+    int | None, typer.Option(help="MemoryX roles that share the layers.", show_default=False)
+]
 MemoryXMemory = Annotated[
     str | None,
     typer.Option(
@@ -48,6 +54,10 @@ Microbatch = Annotated[
     str | None, typer.Option(help="auto, none or a number of samples.", show_default=False)
 ]
 Recompute = Annotated[str | None, typer.Option(help="auto, yes or no.", show_default=False)]
+ShardVocabulary = Annotated[
+    str | None,
+    typer.Option(help="Cut a vocabulary's weights by rows: auto, yes or no.", show_default=False),
+]
 Processes = Annotated[bool | None, typer.Option(help="Roles as processes or as threads.", show_default=False)]
 Threads = Annotated[int | None, typer.Option(help="Arithmetic threads per system.", show_default=False)]
 Device = Annotated[
@@ -63,10 +73,12 @@ def train(
     systems: Systems = None,
     system_memory: SystemMemory = None,
     memoryx: MemoryX = None,
+    memoryx_shards: MemoryXShards = None,
     memoryx_memory: MemoryXMemory = None,
     execution: Execution = None,
     microbatch: Microbatch = None,
     recompute: Recompute = None,
+    shard_vocabulary: ShardVocabulary = None,
     processes: Processes = None,
     threads: Threads = None,
     device: Device = None,
@@ -87,9 +99,11 @@ def train(
         folder,
         microbatch,
         recompute,
+        shard_vocabulary,
         systems=systems,
         system_memory=system_memory,
         memoryx=memoryx,
+        memoryx_shards=memoryx_shards,
         memoryx_memory=memoryx_memory,
         execution=execution,
         processes=processes,
@@ -117,10 +131,12 @@ def plan(
     systems: Systems = None,
     system_memory: SystemMemory = None,
     memoryx: MemoryX = None,
+    memoryx_shards: MemoryXShards = None,
     memoryx_memory: MemoryXMemory = None,
     execution: Execution = None,
     microbatch: Microbatch = None,
     recompute: Recompute = None,
+    shard_vocabulary: ShardVocabulary = None,
     device: Device = None,
     json: Annotated[
         Path | None, typer.Option(help="Write the whole plan there as JSON.", show_default=False)
@@ -136,9 +152,11 @@ def plan(
         None,
         microbatch,
         recompute,
+        shard_vocabulary,
         systems=systems,
         system_memory=system_memory,
         memoryx=memoryx,
+        memoryx_shards=memoryx_shards,
         memoryx_memory=memoryx_memory,
         execution=execution,
         device=device,
@@ -184,6 +202,7 @@ def _configure(
     folder: Path | None = None,
     microbatch: str | None = None,
     recompute: str | None = None,
+    shard_vocabulary: str | None = None,
     **cluster: Any,
 ) -> Any:
     """The recipe's config, with the options that were given in place of its own."""
@@ -203,8 +222,9 @@ def _configure(
         changes["microbatch"] = (
             None if microbatch == "none" else int(microbatch) if microbatch.isdigit() else microbatch
         )
-    if recompute is not None:
-        changes["recompute"] = {"yes": True, "no": False}.get(recompute, recompute)
+    for name, choice in (("recompute", recompute), ("shard_vocabulary", shard_vocabulary)):
+        if choice is not None:
+            changes[name] = {"yes": True, "no": False}.get(choice, choice)
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **changes))
     return dataclasses.replace(config, folder=str(folder)) if folder is not None else config
 

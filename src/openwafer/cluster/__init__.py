@@ -1,6 +1,6 @@
 """The roles of the cluster: MemoryX, SwarmX, System, input worker, and the coordinator of a job."""
 
-from openwafer.cluster._calibrate import measure_bodies, measure_disk
+from openwafer.cluster._calibrate import measure_bodies, measure_disks
 from openwafer.cluster._coordinator import CheckpointDone, Coordinator, StepDone, encode_extra
 from openwafer.cluster._device_open import check_device, device_memory, has_own_memory
 from openwafer.cluster._hosts import Hosts
@@ -27,7 +27,7 @@ __all__ = [
     "encode_extra",
     "has_own_memory",
     "measure_bodies",
-    "measure_disk",
+    "measure_disks",
     "read_token",
     "serve_host",
 ]

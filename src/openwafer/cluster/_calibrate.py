@@ -6,7 +6,8 @@ import errno
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -53,12 +54,18 @@ def measure_bodies(
         torch.set_num_threads(before)
 
 
-def measure_disk(folder: Path, nbytes: int = PROBE_BYTES) -> tuple[float, float]:
-    """(bytes read per second, bytes written per second) of direct I/O in this folder, on a file that is removed again.
+def measure_disks(folders: Sequence[Path], nbytes: int = PROBE_BYTES) -> tuple[float, float]:
+    """(bytes read per second, bytes written per second) of direct I/O in these folders, at the same time and together.
 
-    nbytes: of the probe, in whole chunks; a store that is smaller than the default needs no more than its own size.
-    Raises StorageError if there is no room for the probe.
+    Each gets a file that is removed again. nbytes: of each, in whole chunks; a store that is smaller than the default
+    needs no more than its own size. Raises StorageError if there is no room for one of them.
     """
+    with ThreadPoolExecutor(len(folders)) as threads:
+        each = list(threads.map(lambda folder: _measure_disk(folder, nbytes), folders))
+    return sum(read for read, _ in each), sum(written for _, written in each)
+
+
+def _measure_disk(folder: Path, nbytes: int) -> tuple[float, float]:
     path = folder / f"probe-{os.getpid()}"
     data = aligned_buffer(CHUNK_BYTES)
     data[:] = os.urandom(CHUNK_BYTES)

@@ -82,7 +82,7 @@ class CheckpointDone:
 class _Pending:
     command: Step
     results: dict[int, Result] = field(default_factory=dict)
-    updated: Updated | None = None
+    updated: dict[int, Updated] = field(default_factory=dict)
     fed: list[Fed] = field(default_factory=list)
 
 
@@ -235,12 +235,12 @@ class Coordinator:
             while drawn and len(pending) < AHEAD:
                 command = drawn.popleft()
                 if isinstance(command, SaveCheckpoint):
-                    self._send(memoryx(), command)
+                    self._tell(command, memoryx())
                     saving += 1
                     continue
                 pending.append(_Pending(command))
                 self._tell(command, "system")
-                self._send(memoryx(), command)
+                self._tell(command, memoryx())
             if not pending and not saving and exhausted and not drawn:
                 return
             # 3. collect
@@ -248,7 +248,7 @@ class Coordinator:
             if isinstance(report, Result):
                 self._entry(pending, report.step, report.train, report.system).results[report.system] = report
             elif isinstance(report, Updated):
-                self._entry(pending, report.step, True).updated = report
+                self._entry(pending, report.step, True).updated[report.shard] = report
             elif isinstance(report, Fed):
                 for waiting in pending:
                     if waiting.command.number == report.step and waiting.command.train == report.train:
@@ -292,24 +292,31 @@ class Coordinator:
 
     def _is_done(self, entry: _Pending) -> bool:
         return len(entry.results) == len(self.plan.systems) and (
-            entry.updated is not None or not entry.command.train
+            len(entry.updated) == len(self.plan.memoryx_records) or not entry.command.train
         )
 
     def _summary(self, entry: _Pending, seconds: float) -> StepDone:
-        results = tuple(self._on_this_clock(entry.results[index]) for index in sorted(entry.results))
+        results = tuple(
+            msgspec.structs.replace(
+                entry.results[index],
+                spans=self._on_this_clock(system_role(index), entry.results[index].spans),
+            )
+            for index in sorted(entry.results)
+        )
         losses = [result.loss_sum for result in results if result.loss_sum is not None]
         metrics: dict[str, float] = {}
         for result in results:
             for label, value in result.metric_sums.items():
                 metrics[label] = metrics.get(label, 0.0) + value / self.plan.batch
         spans = [span for result in results for span in result.spans]
-        spans.extend(entry.updated.spans if entry.updated else ())
+        for shard in sorted(entry.updated):
+            spans.extend(self._on_this_clock(memoryx(shard), entry.updated[shard].spans))
         return StepDone(
             step=entry.command.number,
             train=entry.command.train,
             loss=sum(losses) / self.plan.batch,
             metrics=metrics,
-            logs=entry.updated.logs if entry.updated else {},
+            logs=entry.updated[0].logs if entry.updated else {},
             samples=self.plan.batch,
             seconds=seconds,
             results=results,
@@ -319,15 +326,14 @@ class Coordinator:
             bad_layer=next((result.bad_layer for result in results if result.bad_layer), ""),
         )
 
-    def _on_this_clock(self, result: Result) -> Result:
-        """The result, its spans on this host's clock and not on that of the system's."""
-        ahead_s = self._attempt.clock_ahead_s.get(system_role(result.system)) if self._attempt else None
-        if ahead_s is None:
-            return result
-        spans = tuple(
-            Span(span.lane, span.name, span.start_s - ahead_s, span.end_s - ahead_s) for span in result.spans
+    def _on_this_clock(self, role: str, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        """A role's spans on this host's clock and not on that of the role's."""
+        ahead_s = self._attempt.clock_ahead_s.get(role, 0.0) if self._attempt else 0.0
+        if not ahead_s:
+            return spans
+        return tuple(
+            Span(span.lane, span.name, span.start_s - ahead_s, span.end_s - ahead_s) for span in spans
         )
-        return msgspec.structs.replace(result, spans=spans)
 
     # --- reports --------------------------------------------------------------------------------------
 
@@ -356,30 +362,42 @@ class Coordinator:
         raise self._cause(lost)
 
     def _cause(self, first: Failed | RoleLost | StallError) -> WaferError:
-        """What to show of several failures: a role's own error, else the death of a role, else what a peer saw.
+        """What to show of several failures: a role's own error, else the death of a role, else what its peers saw.
 
-        A stall is one that several notice at the same moment: the role that waited knows for whom.
+        One role that hangs makes others wait for it, and others for these, who all give up at the same moment.
         """
-        if isinstance(first, Failed) and first.kind != RoleLost.__name__:
-            return rebuild_error(first)
-        witnesses = {first.role} if isinstance(first, Failed) else set()
+        seen = [first] if isinstance(first, Failed) else []
         gone: set[str] = set()
         end = time.monotonic() + CAUSE_S
-        while time.monotonic() < end and not gone:
+        while True:
+            for report in seen:
+                if report.kind not in (RoleLost.__name__, StallError.__name__):
+                    return rebuild_error(report)
+            if gone or time.monotonic() > end:
+                break
             time.sleep(0.02)
             for name, inbox in self._inboxes.items():
                 try:
                     while inbox.poll():
                         report = inbox.receive(0, type=Report)
-                        if isinstance(report, Failed) and report.kind != RoleLost.__name__:
-                            return rebuild_error(report)
-                        if isinstance(report, Failed | Ended):
-                            witnesses.add(name)
+                        if isinstance(report, Failed):
+                            seen.append(report)
+                        elif isinstance(report, Ended):
+                            self.peak_rss[name] = report.peak_rss
                 except RoleLost:
-                    if name not in witnesses and name not in self.peak_rss:
+                    if name not in self.peak_rss and all(report.role != name for report in seen):
                         gone.add(name)
-        if not gone:
-            return rebuild_error(first) if isinstance(first, Failed) else first
+        if gone:
+            return self._lost(gone)
+        stalls = [report for report in seen if report.kind == StallError.__name__]
+        if len(stalls) > 1:
+            waits = ", ".join(sorted(report.text.partition(";")[0] for report in stalls))
+            return StallError(f"{waits}; see what these roles are doing, or allow more time (stall_s)")
+        if stalls:
+            return rebuild_error(stalls[0])
+        return rebuild_error(first) if isinstance(first, Failed) else first
+
+    def _lost(self, gone: set[str]) -> RoleLost:
         for role in self._roles:
             if role.name in gone:
                 role.join(CAUSE_S)  # a process's pipes close a moment before its exit code is known

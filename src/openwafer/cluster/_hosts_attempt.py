@@ -28,7 +28,7 @@ from openwafer.cluster._hosts_messages import (
     Started,
     Time,
 )
-from openwafer.cluster._job import Job, system_role
+from openwafer.cluster._job import Job, memoryx, system_role
 from openwafer.cluster._messages import Failed
 from openwafer.cluster._wiring import COORDINATOR, declare, role_names
 from openwafer.wire import Connection, HostsTransport, TcpMover
@@ -232,7 +232,13 @@ class Attempt:
 
 
 def place(plan: Plan, agents: list[Agent]) -> dict[str, Agent]:
-    """The agent of every system: neighbours together, as evenly as it goes."""
+    """The agent of every role that is not at home.
+
+    Systems: neighbours together, as evenly as it goes. MemoryX shards but the first, which has the checkpoints: in turn.
+    """
     count = len(plan.systems)
     used = agents[:count]
-    return {system_role(index): used[index * len(used) // count] for index in range(count)}
+    homes = {system_role(index): used[index * len(used) // count] for index in range(count)}
+    for shard in range(1, len(plan.memoryx_records)):
+        homes[memoryx(shard)] = agents[(shard - 1) % len(agents)]
+    return homes

@@ -16,8 +16,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     start: str
     """Folder of the checkpoint to start from; the first is written before the roles start."""
-    store_folder: str = ""
-    """Where a disk store lives."""
+    store_folders: tuple[str, ...] = ()
+    """By MemoryX shard: where its disk store lives, on its host."""
     matmul: Literal["torch", "onednn", "auto"] = "torch"
     matmul_choices: dict[str, str] = {}
     """Measured once by the coordinator, so that all systems of a job run the same kernels."""
@@ -36,8 +36,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fault injection for tests: `<role>:<step>` kills that role when it begins that step."""
 
 
-def memoryx() -> str:
-    return "memoryx"
+def memoryx(shard: int = 0) -> str:
+    """The role that keeps a shard of the records; the first also reads and writes the checkpoints."""
+    return f"memoryx{shard or ''}"
 
 
 def system_role(index: int) -> str:

@@ -64,8 +64,9 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
 
 
 class Updated(msgspec.Struct, frozen=True, tag="updated"):
-    """MemoryX applied every update of a step."""
+    """A MemoryX shard applied its updates of a step; every shard has the same logs and globals."""
 
+    shard: int
     step: int
     logs: dict[str, float]
     globals: dict[str, float]

@@ -36,7 +36,7 @@ class RoleStart:
 
 
 def kind_and_index(name: str) -> tuple[str, int]:
-    """`system12` is the system 12; `memoryx` is the only one."""
+    """`system12` is the system 12, `memoryx` the first shard, `memoryx1` the next."""
     kind = name.rstrip("0123456789")
     return kind, int(name[len(kind) :] or 0)
 
@@ -53,7 +53,7 @@ def run_role(start: RoleStart, in_process: bool) -> None:
             job = decode_job(start.job)
             role: Any
             if start.kind == "memoryx":
-                role = MemoryXRole(job, ends)
+                role = MemoryXRole(job, start.index, ends)
             elif start.kind == "system":
                 role = SystemRole(job, start.index, ends)
             else:

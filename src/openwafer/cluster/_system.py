@@ -229,8 +229,8 @@ class _StepRun:
         return layers_for(self.plan, self.role.me.rows[microbatch], self.train)
 
     def _load(self, layer: int) -> None:
-        reader = self.role.rings.weights
         for record in self._layers()[layer].records:
+            reader = self.role.rings.weights(record)
             with self._span("wait weights", "weights"):
                 message = reader.receive(self.role.job.stall_s)
             assert message.token["record"] == record, f"stream order: {message.token['record']} for {record}"
@@ -257,7 +257,7 @@ class _StepRun:
                 continue
             for weight in self.plan.records[record].weights:
                 self.weights.pop(weight.name, None)
-            self.role.rings.weights.release(self.tickets.pop(record))
+            self.role.rings.weights(record).release(self.tickets.pop(record))
 
     # --- arithmetic -----------------------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ class _StepRun:
         for record in gradient_records(self.plan, layer):
             if (index, record) not in self.slots:
                 with self._span("wait gradient slot", "gradients"):
-                    slot = self.role.rings.gradients.acquire(self.role.job.stall_s)
+                    slot = self.role.rings.gradients(record).acquire(self.role.job.stall_s)
                 self.slots[index, record] = gradient_views(self.plan.records[record], slot)
                 self.filled[index, record] = set()
         for gradient in layer.gradients:
@@ -372,7 +372,7 @@ class _StepRun:
             for name, target in views.items():
                 if name not in filled:
                     target.zero_()
-            self.role.rings.gradients.commit(
+            self.role.rings.gradients(record).commit(
                 {"step": self.step.number, "layer": layer, "record": record},
                 self.plan.records[record].gradient_bytes,
             )
@@ -380,11 +380,13 @@ class _StepRun:
     def _send_buffers(self) -> None:
         """Batch statistics go back to MemoryX from the first replica."""
         if self.train and self.plan.buffers and self.role.me.replica == 0:
-            own = {
-                name: value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                for name, value in self.buffers.items()
-            }
-            self.role.ends.outbox("buffers", memoryx()).send([self.step.number, own])
+            for shard, records in enumerate(self.plan.memoryx_records):
+                own = {
+                    name: value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                    for name, value in self.buffers.items()
+                    if self.role._record_of[name] in records
+                }
+                self.role.ends.outbox("buffers", memoryx(shard)).send([self.step.number, own])
 
     # --- pipeline -------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from openwafer.artifact import VALUE_BUFFERS, Plan, batch_slot_bytes, weight_buffers
+from openwafer.artifact import VALUE_BUFFERS, Plan, batch_slot_bytes, memoryx_of, weight_buffers
 from openwafer.cluster._device import Device, Reader, Writer
+from openwafer.cluster._job import memoryx
 from openwafer.wire import Endpoints, RingMessage
 
 End = TypeVar("End")
@@ -23,8 +24,11 @@ class SystemRings:
         self._device = device
         self._opened: dict[str, Any] = {}
         # On another host than MemoryX's there is no store to look into: there bytes come in slots.
-        here = plan.store == "ram" and any(record.streams_as_stored for record in plan.records)
-        self._store = endpoints.segment("store").buffer if here and endpoints.has_segment("store") else None
+        self._stores = {
+            shard: endpoints.segment(f"store{shard}").buffer
+            for shard in range(len(plan.memoryx_records))
+            if endpoints.has_segment(f"store{shard}")
+        }
         self._store_offsets = _record_offsets(plan)
 
     @property
@@ -37,25 +41,25 @@ class SystemRings:
 
         return self._open("batches", make)
 
-    @property
-    def weights(self) -> Reader:
-        """Records, as they stream."""
+    def weights(self, record: int) -> Reader:
+        """Where a record streams in: from the MemoryX shard that keeps it."""
+        shard = memoryx_of(self._plan, record)
 
         def make() -> Reader:
-            ring = self._endpoints.reader(f"weights{self._stage}")
-            return self._device.reader(ring, weight_buffers(self._plan, self._index), self._locate)
+            ring = self._endpoints.reader(f"weights{self._stage}", memoryx(shard))
+            return self._device.reader(ring, weight_buffers(self._plan, self._index, shard), self._locate)
 
-        return self._open("weights", make)
+        return self._open(f"weights from {shard}", make)
 
-    @property
-    def gradients(self) -> Writer:
-        """Summed gradients, to SwarmX."""
+    def gradients(self, record: int) -> Writer:
+        """Where a record's summed gradients go, to SwarmX."""
+        name = f"gradients{memoryx_of(self._plan, record)}"
 
         def make() -> Writer:
-            ring = self._endpoints.writer("gradients")
+            ring = self._endpoints.writer(name)
             return self._device.writer(ring, ring.shape.slots)
 
-        return self._open("gradients", make)
+        return self._open(name, make)
 
     def values_to(self, stage: int) -> Writer:
         """Where boundary values go to another stage."""
@@ -82,15 +86,18 @@ class SystemRings:
         """The bytes of a record as it streams: in the slot, or in the shared store, where they lie alike."""
         if not message.token["in_place"]:
             return message.data
-        assert self._store is not None
         index = message.token["record"]
         start = self._store_offsets[index]
-        return self._store[start : start + self._plan.records[index].stream_bytes]
+        store = self._stores[memoryx_of(self._plan, index)]
+        return store[start : start + self._plan.records[index].stream_bytes]
 
 
-def _record_offsets(plan: Plan) -> list[int]:
-    offsets, at = [], 0
-    for record in plan.records:
-        offsets.append(at)
-        at += record.nbytes
+def _record_offsets(plan: Plan) -> dict[int, int]:
+    """Where each record begins in the store of its shard."""
+    offsets = {}
+    for records in plan.memoryx_records:
+        at = 0
+        for index in records:
+            offsets[index] = at
+            at += plan.records[index].nbytes
     return offsets

@@ -8,6 +8,7 @@ from openwafer.artifact import (
     BATCH_SLOTS,
     Plan,
     batch_slot_bytes,
+    exchange_slots,
     gradient_slots,
     systems_of_stage,
     value_slots,
@@ -22,7 +23,7 @@ COORDINATOR = "coordinator"
 def role_names(plan: Plan) -> list[str]:
     """The roles of a job, without its coordinator."""
     return [
-        memoryx(),
+        *(memoryx(shard) for shard in range(len(plan.memoryx_records))),
         *(system_role(index) for index in range(len(plan.systems))),
         *(input_role(replica) for replica in range(plan.replicas)),
     ]
@@ -37,28 +38,40 @@ def declare(transport: Transport, job: Job, placement: Mapping[str, str]) -> Non
     for name in role_names(plan):
         transport.link("commands", COORDINATOR, name)
         transport.link("reports", name, COORDINATOR)
-    beside = [
-        system_role(index)
-        for index in range(len(plan.systems))
-        if placement[system_role(index)] == placement[memoryx()]
-    ]
-    if plan.store == "ram":
-        transport.segment("store", sum(record.nbytes for record in plan.records), [memoryx(), *beside])
-    for stage in range(plan.stages):
-        readers = [system_role(index) for index in systems_of_stage(plan, stage)]
-        slots, slot_bytes = weight_slots(plan, stage, in_place=set(readers) <= set(beside))
-        transport.ring(
-            f"weights{stage}", slots=slots, slot_bytes=slot_bytes, writer=memoryx(), readers=readers
-        )
-    for index, system in enumerate(plan.systems):
-        slots, slot_bytes = gradient_slots(plan, index)
-        transport.ring(
-            "gradients", slots=slots, slot_bytes=slot_bytes, writer=system_role(index), readers=[memoryx()]
-        )
-        if plan.buffers and system.replica == 0:
-            transport.link("buffers", system_role(index), memoryx())
+    for shard in range(len(plan.memoryx_records)):
+        _declare_memoryx(transport, plan, shard, placement)
     for replica in range(plan.replicas):
         _declare_replica(transport, job, replica)
+
+
+def _declare_memoryx(transport: Transport, plan: Plan, shard: int, placement: Mapping[str, str]) -> None:
+    """What one MemoryX shard says to every system, and to the other shards."""
+    role = memoryx(shard)
+    systems = [system_role(index) for index in range(len(plan.systems))]
+    beside = [name for name in systems if placement[name] == placement[role]]
+    if plan.store == "ram":
+        nbytes = sum(plan.records[record].nbytes for record in plan.memoryx_records[shard])
+        transport.segment(f"store{shard}", nbytes, [role, *beside])
+    for stage in range(plan.stages):
+        readers = [systems[index] for index in systems_of_stage(plan, stage)]
+        slots, slot_bytes = weight_slots(plan, stage, shard, in_place=set(readers) <= set(beside))
+        transport.ring(f"weights{stage}", slots=slots, slot_bytes=slot_bytes, writer=role, readers=readers)
+    for index, system in enumerate(plan.systems):
+        slots, slot_bytes = gradient_slots(plan, index, shard)
+        transport.ring(
+            f"gradients{shard}", slots=slots, slot_bytes=slot_bytes, writer=systems[index], readers=[role]
+        )
+        if plan.buffers and system.replica == 0:
+            transport.link("buffers", systems[index], role)
+    for other in range(len(plan.memoryx_records)):
+        if other != shard:
+            transport.link("across", role, memoryx(other))
+    if shard:
+        slots, slot_bytes = exchange_slots(plan, shard)
+        for name, source, target in (("restored", memoryx(), role), ("saved", role, memoryx())):
+            transport.ring(
+                f"{name}{shard}", slots=slots, slot_bytes=slot_bytes, writer=source, readers=[target]
+            )
 
 
 def _declare_replica(transport: Transport, job: Job, replica: int) -> None:

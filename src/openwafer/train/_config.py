@@ -33,7 +33,10 @@ class LocalCluster:
     system_memory: int | str | None = None
     """Budget of one system, in bytes or as `512MiB`; None: no budget."""
     memoryx: str = "ram"
-    """Where weights and optimizer state live: `ram`, `disk` (in the run folder) or `disk:/path`."""
+    """Where weights and optimizer state live: `ram`, `disk` (in the run folder), `disk:/path`, or a folder on each of
+    several disks, `disk:/path,/other`, each for one shard."""
+    memoryx_shards: int | None = None
+    """MemoryX roles that share the layers; None: one, or one for each folder that `memoryx` names."""
     memoryx_memory: int | str | None = None
     """RAM that a disk store may use: what its buffers leave keeps whole layers there. None: buffers only. "auto": as many
     layers as hide the disk behind the arithmetic, by a measurement before the run, if there is room for them."""
@@ -68,10 +71,22 @@ class LocalCluster:
             raise InputError(
                 f'LocalCluster: memoryx_memory is {self.memoryx_memory!r}; give a size such as 2GiB, "auto" or None'
             )
-        store, colon, folder = self.memoryx.partition(":")
-        if store not in ("ram", "disk") or (colon and (store == "ram" or not folder)):
+        store, colon, folders = self.memoryx.partition(":")
+        if store not in ("ram", "disk") or (colon and (store == "ram" or not all(folders.split(",")))):
             raise InputError(
-                f"LocalCluster: memoryx is {self.memoryx!r}; write ram, disk or disk:/path/of/a/folder"
+                f"LocalCluster: memoryx is {self.memoryx!r}; write ram, disk, disk:/path/of/a/folder or "
+                "disk:/path/on/one/disk,/path/on/another"
+            )
+        if len(set(self._named_folders)) < len(self._named_folders):
+            raise InputError(
+                f"LocalCluster: memoryx is {self.memoryx!r}, but each shard needs a folder of its own"
+            )
+        if self.memoryx_shards is not None:
+            _at_least("LocalCluster", "memoryx_shards", self.memoryx_shards, 1, "a number, or None")
+        if len(self._named_folders) > 1 and self.shards != len(self._named_folders):
+            raise InputError(
+                f"LocalCluster: memoryx names {len(self._named_folders)} folders, but memoryx_shards is {self.memoryx_shards}; "
+                "name a folder for each shard, or one for all, or leave memoryx_shards out"
             )
         if self.microbatch is not None and self.microbatch != "auto":
             _at_least("LocalCluster", "microbatch", self.microbatch, 1, 'a number, "auto" or None')
@@ -121,10 +136,23 @@ class LocalCluster:
         return "ram" if self.memoryx == "ram" else "disk"
 
     @property
-    def store_folder(self) -> Path | None:
-        """The folder named in `disk:/path`; None for `ram`, and for `disk`, which lies in the run folder."""
-        _, _, folder = self.memoryx.partition(":")
-        return Path(folder).expanduser() if folder else None
+    def shards(self) -> int:
+        """`memoryx_shards`, with None decided."""
+        return max(1, len(self._named_folders)) if self.memoryx_shards is None else self.memoryx_shards
+
+    def store_folders(self, run_folder: Path) -> tuple[Path, ...]:
+        """Where the disk store of each MemoryX shard lies; nowhere for `ram`."""
+        if self.store == "ram":
+            return ()
+        folders = self._named_folders or (run_folder / "memoryx",)
+        if len(folders) == self.shards:
+            return folders
+        return tuple(folders[0] / f"shard-{shard}" for shard in range(self.shards))
+
+    @property
+    def _named_folders(self) -> tuple[Path, ...]:
+        _, _, folders = self.memoryx.partition(":")
+        return tuple(Path(folder).expanduser() for folder in folders.split(",") if folder)
 
     @property
     def uses_processes(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from openwafer.base import InputError
 from openwafer.cluster import Hosts, read_token
@@ -16,8 +17,10 @@ class HostsCluster(LocalCluster):
     """A cluster whose systems run on other hosts: wherever `wafer host --join` was started for this run.
 
     MemoryX, the input workers and the coordinator run here, and so do the data, the store and the run folder; systems
-    are spread over the hosts that joined, neighbours together. Every host needs the same version of openwafer and a
-    copy of the token file, but neither the recipe nor the data. To compute here too, start an agent here.
+    are spread over the hosts that joined, neighbours together. With `memoryx_shards` the first MemoryX shard is here and
+    the others are on the hosts in turn, so that the weights and their state need not fit one host; a disk store is then in
+    a folder `disk:/path` that can be made on every host. Every host needs the same version of openwafer and a copy of the
+    token file, but neither the recipe nor the data. To compute here too, start an agent here.
 
     A host that is lost is RoleLost: the run waits a moment for another to join, and goes on from its last checkpoint
     with those that are there, to the same numbers.
@@ -45,6 +48,11 @@ class HostsCluster(LocalCluster):
             raise InputError(f"HostsCluster: port is {self.port}, but the highest is 65535")
         if not self.listen:
             raise InputError("HostsCluster: listen is empty; give an address of this host, such as 127.0.0.1")
+        if self.shards > 1 and any(not folder.is_absolute() for folder in self.store_folders(Path())):
+            raise InputError(
+                f"HostsCluster: memoryx is {self.memoryx!r} with {self.shards} shards, which lie on other hosts too; name a "
+                "folder that can be made on every host, as disk:/path"
+            )
         if not self.join_s > 0:
             raise InputError(f"HostsCluster: join_s is {self.join_s!r}, but it must be above 0 seconds")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import psutil
 
 from openwafer.artifact import Plan
 from openwafer.base import StorageError, format_bytes
-from openwafer.cluster import measure_bodies, measure_disk
+from openwafer.cluster import measure_bodies, measure_disks
 from openwafer.graph import StepTime, hide_disk, predict_step
 from openwafer.train._config import LocalCluster, cores
 from openwafer.train._hosts import HostsCluster
@@ -30,16 +30,16 @@ class Prediction:
 
 
 def predict(
-    plan: Plan, cluster: LocalCluster, choices: Mapping[str, str], store_folder: Path
+    plan: Plan, cluster: LocalCluster, choices: Mapping[str, str], store_folders: Sequence[Path]
 ) -> Prediction | str:
-    """Run each body and write a probe to the disk; a text says why that was not possible.
+    """Run each body and write a probe to every disk; a text says why that was not possible.
 
     With `memoryx_memory="auto"` the plan that comes back keeps in RAM what hides the disk, if there is room.
     """
     stored = sum(record.nbytes for record in plan.records)
     try:
         bodies = measure_bodies(plan, cluster.matmul, choices, cluster.threads_per_system)
-        disk = measure_disk(store_folder, stored) if cluster.store == "disk" else None
+        disk = _measure_store(cluster, store_folders, stored) if cluster.store == "disk" else None
     except (
         StorageError,
         RuntimeError,
@@ -52,6 +52,14 @@ def predict(
         plan = hide_disk(plan, bodies, disk, max(0, free), shared)
     step = predict_step(plan, bodies, disk, shared)
     return Prediction(plan, step, _in_words(plan, step))
+
+
+def _measure_store(cluster: LocalCluster, folders: Sequence[Path], stored: int) -> tuple[float, float]:
+    """Bytes per second of reads and of writes of all MemoryX shards; other hosts' disks are taken to be like this one's."""
+    if not isinstance(cluster, HostsCluster):
+        return measure_disks(folders, stored // len(folders))
+    read, written = measure_disks(folders[:1], stored // len(folders))
+    return read * len(folders), written * len(folders)
 
 
 def _in_words(plan: Plan, step: StepTime) -> str:

@@ -136,6 +136,7 @@ class Trainer:
                 system_memory=self._system_memory(),
                 store=self.cluster.store,
                 memoryx_memory=self.cluster.memoryx_memory_bytes,
+                memoryx_shards=self.cluster.shards,
                 recompute=self.cluster.recompute,
                 evaluate=evaluate,
                 own_memory=self.cluster.has_own_memory,

@@ -11,8 +11,6 @@ from openwafer.cluster._memory import stored_weights, streamed_weights
 from openwafer.cluster._messages import Step
 from openwafer.cluster.memoryx._shared import Shared
 
-LANE = "memoryx stream"
-
 
 class WeightStream:
     """Sends the weights of one stage, step by step, as its queue tells; None ends it."""
@@ -22,9 +20,10 @@ class WeightStream:
         self.plan = shared.plan
         self.steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._writer = shared.ends.writer(f"weights{stage}")
+        self._lane = f"{shared.role} stream"
         system = self.plan.systems[systems_of_stage(self.plan, stage)[0]]
         self._orders = {
-            train: load_order(self.plan, system, train)
+            train: load_order(self.plan, system, train, shared.shard)
             for train in (True, False)
             if train or system.evaluation
         }
@@ -59,14 +58,14 @@ class WeightStream:
         if kept is None and record.streams_as_stored and not ahead:
             started = time.monotonic()
             shared.store.weights(index, slot[: record.weight_bytes])
-            shared.span(LANE, f"read {record.name}", started)
+            shared.span(self._lane, f"read {record.name}", started)
         elif kept is not None:
             self._cast(record, kept, slot)
         else:
             held = shared.take_buffer()
             started = time.monotonic()
             source = shared.store.read(index, held) if ahead else shared.store.weights(index, held)
-            shared.span(LANE, f"read {record.name}", started)
+            shared.span(self._lane, f"read {record.name}", started)
             self._cast(record, source, slot)
             if ahead:
                 shared.put_ahead(index, held)
@@ -84,4 +83,4 @@ class WeightStream:
         stored = stored_weights(record, source)
         for name, target in streamed_weights(record, slot).items():
             target.copy_(stored[name])
-        self.shared.span(LANE, f"cast {record.name}", started)
+        self.shared.span(self._lane, f"cast {record.name}", started)

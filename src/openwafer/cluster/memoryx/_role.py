@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from openwafer.base import PlanError
 from openwafer.cluster._failures import report_failure
-from openwafer.cluster._job import Job, memoryx
+from openwafer.cluster._job import Job
 from openwafer.cluster._memory import peak_rss
 from openwafer.cluster._messages import Command, Ended, Ready, SaveCheckpoint, Stop
 from openwafer.cluster._threads import use_threads
 from openwafer.cluster.memoryx._checkpoints import Checkpoints
 from openwafer.cluster.memoryx._down import WeightStream
+from openwafer.cluster.memoryx._records import open_records
+from openwafer.cluster.memoryx._restore import restore
 from openwafer.cluster.memoryx._shared import Shared
 from openwafer.cluster.memoryx._up import Updates
 from openwafer.cluster.memoryx._updater import Updater
-from openwafer.cluster.store import DiskStore, RamStore, Store, load_checkpoint
 from openwafer.wire import Endpoints
 
 
 class MemoryXRole:
-    """The parameter service of a job. `run()` obeys the coordinator until told to stop."""
+    """The parameter service of a job, or a shard of it. `run()` obeys the coordinator until told to stop."""
 
-    def __init__(self, job: Job, endpoints: Endpoints) -> None:
+    def __init__(self, job: Job, shard: int, endpoints: Endpoints) -> None:
         self.ends = endpoints
-        store = _open_store(job, endpoints)
+        store = open_records(job, shard, endpoints)
         try:
-            checkpoint = load_checkpoint(job.start, store)
-            if isinstance(store, DiskStore):
-                store.flush(checkpoint.step, checkpoint.globals, hashes=False)
+            step, globals = restore(job, shard, store, endpoints)
+            if job.plan.store == "disk":
+                store.flush(step, globals)
         except BaseException:
             store.close()
             raise
-        updater = Updater(job.plan, checkpoint.globals)
-        self.shared = Shared(job, endpoints, store, updater, checkpoint.step)
+        updater = Updater(job.plan, globals)
+        self.shared = Shared(job, shard, endpoints, store, updater, step)
         self.streams = [WeightStream(self.shared, stage) for stage in range(job.plan.stages)]
         self.updates = Updates(self.shared)
         self.checkpoints = Checkpoints(self.shared)
@@ -51,7 +50,7 @@ class MemoryXRole:
             self._thread("checkpoint", self.checkpoints.run),
         ]
         inbox = self.ends.inbox("commands")
-        shared.reports.send(Ready(memoryx(), shared.start_step))
+        shared.reports.send(Ready(shared.role, shared.start_step))
         try:
             while not isinstance(command := inbox.receive(type=Command), Stop):
                 if isinstance(command, SaveCheckpoint):
@@ -64,18 +63,18 @@ class MemoryXRole:
                         steps.put(command)
         except BaseException as error:
             # First the report: what the threads wait for may end only when the coordinator knows.
-            report_failure(memoryx(), error, self.ends)
+            report_failure(shared.role, error, self.ends)
             shared.ledger.fail(error)
             raise
         else:
             self._end(threads)
             if shared.ledger.error is not None:
                 raise shared.ledger.error
-            shared.store.flush(shared.ledger.completed, shared.updater.global_values, hashes=False)
+            shared.store.flush(shared.ledger.completed, shared.updater.global_values)
         finally:
             self._end(threads)
             shared.store.close()
-        shared.reports.send(Ended(memoryx(), peak_rss()))
+        shared.reports.send(Ended(shared.role, peak_rss()))
 
     def _thread(self, name: str, target: Callable[..., None], *arguments: int) -> threading.Thread:
         def work() -> None:
@@ -96,19 +95,3 @@ class MemoryXRole:
         for thread in threads:
             thread.join()
         self.updates.close()
-
-
-def _open_store(job: Job, endpoints: Endpoints) -> Store:
-    plan = job.plan
-    if plan.store == "disk":
-        if not job.store_folder:
-            raise PlanError(
-                "the plan keeps MemoryX on disk, but no folder was given; write memoryx='disk:/path'"
-            )
-        return DiskStore(Path(job.store_folder), plan.records, set(plan.cached), fresh=True)
-    segment = endpoints.segment("store").buffer
-    buffers, at = [], 0
-    for record in plan.records:
-        buffers.append(segment[at : at + record.nbytes])
-        at += record.nbytes
-    return RamStore(plan.records, buffers)

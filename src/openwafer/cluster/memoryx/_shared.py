@@ -14,20 +14,25 @@ from openwafer.cluster._failures import report_failure
 from openwafer.cluster._job import Job, memoryx
 from openwafer.cluster._messages import Span
 from openwafer.cluster.memoryx._ledger import Ledger
+from openwafer.cluster.memoryx._records import Records
 from openwafer.cluster.memoryx._updater import Updater
-from openwafer.cluster.store import Store, aligned_buffer
+from openwafer.cluster.store import aligned_buffer
 from openwafer.wire import Aborted, Endpoints
 
 
 class Shared:
-    """One job's store, ledger, updater and buffers.
+    """One shard's store, ledger, updater and buffers.
 
     Buffers hold one record each, on its way from or to the disk. `ahead` holds whole records that the stream read for
     a backward, so that their updates need no second read.
     """
 
-    def __init__(self, job: Job, endpoints: Endpoints, store: Store, updater: Updater, step: int) -> None:
+    def __init__(
+        self, job: Job, shard: int, endpoints: Endpoints, store: Records, updater: Updater, step: int
+    ) -> None:
         self.job = job
+        self.shard = shard
+        self.role = memoryx(shard)
         self.plan = job.plan
         self.ends = endpoints
         self.store = store
@@ -44,9 +49,9 @@ class Shared:
         self._ahead: dict[int, memoryview] = {}
         self._ahead_lock = threading.Lock()
         self._buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        largest = max((record.nbytes for record in self.plan.records), default=0)
-        for _ in range(record_buffers(self.plan)):
-            self._buffers.put(aligned_buffer(largest))
+        buffers, buffer_bytes = record_buffers(self.plan, shard)
+        for _ in range(buffers):
+            self._buffers.put(aligned_buffer(buffer_bytes))
         self._spans: list[Span] | None = [] if job.timeline_steps else None
 
     def guard(self, target: Callable[..., None], *arguments: Any) -> None:
@@ -55,7 +60,7 @@ class Shared:
             target(*arguments)
         except BaseException as error:
             # In this order: a thread that the ledger wakes may not report before the one that failed.
-            report_failure(memoryx(), error, self.ends)
+            report_failure(self.role, error, self.ends)
             self.ledger.fail(error)
 
     def take_buffer(self) -> memoryview:

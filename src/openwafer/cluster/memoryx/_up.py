@@ -19,6 +19,7 @@ from openwafer.cluster._messages import Step, Updated
 from openwafer.cluster._swarmx import reduce_in_place
 from openwafer.cluster._system import die
 from openwafer.cluster._threads import use_threads
+from openwafer.cluster.memoryx._exchange import share_values
 from openwafer.cluster.memoryx._kept import Gradients, KeptGradients
 from openwafer.cluster.memoryx._shared import Shared
 from openwafer.wire import RingMessage, RingReader
@@ -33,16 +34,17 @@ class Updates:
         self.shared = shared
         self.plan = shared.plan
         self.waits = self.plan.update.waits
+        self._shards = len(self.plan.memoryx_records)
         self.steps = [queue.SimpleQueue[Step | None]() for _ in range(self.plan.stages)]
         self._orders = [
-            gradient_order(self.plan, self.plan.systems[systems_of_stage(self.plan, stage)[0]])
+            gradient_order(self.plan, self.plan.systems[systems_of_stage(self.plan, stage)[0]], shared.shard)
             for stage in range(self.plan.stages)
         ]
         self._expected = Counter(record for order in self._orders for _, record in order)
         self._lock = threading.Lock()
         self._begun = shared.start_step
         self._ended_stages = 0
-        spill = Path(shared.job.store_folder) if self.plan.spills_gradients else None
+        spill = Path(shared.job.store_folders[shared.shard]) if self.plan.spills_gradients else None
         self._kept = KeptGradients(self.plan.records, self._expected, spill)
         self._writer = ThreadPoolExecutor(1, "write", use_threads, (1,))
 
@@ -50,9 +52,9 @@ class Updates:
         """Update from the gradients of one stage, step by step, as its queue tells; None ends it."""
         shared = self.shared
         members = systems_of_stage(self.plan, stage)
-        readers = [shared.ends.reader("gradients", system_role(index)) for index in members]
+        readers = [shared.ends.reader(f"gradients{shared.shard}", system_role(index)) for index in members]
         while (step := self.steps[stage].get()) is not None:
-            if shared.job.fail == f"memoryx:{step.number}":
+            if shared.job.fail == f"{shared.role}:{step.number}":
                 die()
             for _, index in self._orders[stage]:
                 messages = [reader.receive(shared.job.stall_s) for reader in readers]
@@ -83,6 +85,11 @@ class Updates:
             if self._ended_stages < self.plan.stages:
                 return
             self._ended_stages = 0
+        if self.plan.update.across is not None and self._shards > 1:
+            others = share_values(
+                shared.updater.made_before, shared.ends, shared.shard, self._shards, shared.job.stall_s
+            )
+            shared.updater.take_before(others)
         shared.updater.across()
         if self.waits:
             for index in self._apply_order():
@@ -91,8 +98,8 @@ class Updates:
         self._take_buffers(step)
         logs = shared.updater.finish()
         shared.ledger.set_globals_version(step.number + 1)
-        for index, trained in enumerate(shared.trained):
-            if trained:
+        for index in shared.store.indices:
+            if shared.trained[index]:
                 shared.ledger.wait_version(index, step.number + 1)
             elif shared.ledger.version[index] <= step.number:
                 shared.store.keep(index, step.number + 1)
@@ -100,6 +107,7 @@ class Updates:
         shared.ledger.complete(step.number + 1)
         shared.reports.send(
             Updated(
+                shard=shared.shard,
                 step=step.number,
                 logs=logs,
                 globals=shared.updater.global_values,
@@ -120,7 +128,7 @@ class Updates:
         parts = [gradient_views(record, message.data) for message in messages]
         summed = {name: reduce_in_place([part[name] for part in parts]) for name in parts[0]}
         if len(messages) > 1:
-            self.shared.span(_lane(stage), f"reduce {record.name}", started)
+            self.shared.span(self._lane(stage), f"reduce {record.name}", started)
         self.begin(step)
         if not self.waits and self._expected[index] == 1:
             self._received(step, index, summed, stage)
@@ -152,13 +160,13 @@ class Updates:
                 held = shared.take_buffer()
                 started = time.monotonic()
                 shared.store.read(index, held)
-                shared.span(_lane(stage), f"read {record.name}", started)
+                shared.span(self._lane(stage), f"read {record.name}", started)
             buffer = held
         started = time.monotonic()
         shared.updater.apply(
             index, {**stored_weights(record, buffer), **stored_state(record, buffer), **grads}
         )
-        shared.span(_lane(stage), f"update {record.name}", started)
+        shared.span(self._lane(stage), f"update {record.name}", started)
         if held is None:
             shared.store.write(index, step.number + 1, buffer)
             shared.ledger.advance(index, step.number + 1)
@@ -169,20 +177,23 @@ class Updates:
         shared, record = self.shared, self.plan.records[index]
         started = time.monotonic()
         shared.store.write(index, version, held[: record.nbytes])
-        shared.span("memoryx write", f"write {record.name}", started)
+        shared.span(f"{shared.role} write", f"write {record.name}", started)
         shared.give_back(held)
         shared.ledger.advance(index, version)
+
+    def _lane(self, stage: int) -> str:
+        return f"{self.shared.role} update{stage or ''}"
 
     def _apply_order(self) -> list[int]:
         """In the order in which the next forward asks for them."""
         order: dict[int, None] = {}
         for stage in range(self.plan.stages):
             system = self.plan.systems[systems_of_stage(self.plan, stage)[0]]
-            order.update(dict.fromkeys(load_order(self.plan, system, True)))
+            order.update(dict.fromkeys(load_order(self.plan, system, True, self.shared.shard)))
         return [index for index in order if self.shared.trained[index]]
 
     def _take_buffers(self, step: Step) -> None:
-        """New batch statistics, from the first replica of every stage."""
+        """New batch statistics of this shard's records, from the first replica of every stage."""
         shared = self.shared
         if not self.plan.buffers:
             return
@@ -216,7 +227,3 @@ class Updates:
 def _named(grads: Gradients) -> Gradients:
     """Gradients by the names under which an update reads them."""
     return {name + GRADIENT: value for name, value in grads.items()}
-
-
-def _lane(stage: int) -> str:
-    return f"memoryx update{stage or ''}"

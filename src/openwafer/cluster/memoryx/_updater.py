@@ -31,15 +31,28 @@ class Updater:
             for entry in plan.globals
         }
         self._scalars: dict[str, torch.Tensor] = {}
+        self._made_before: set[str] = set()
 
     def begin(self) -> None:
         """Compute what depends on the globals alone."""
         self._scalars = dict(self.globals)
+        self._made_before = set()
         self._run(self.update.begin, {})
 
     def before(self, record: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Small values of one record's gradients, for `across`."""
-        self._run(self.update.records[record].before, tensors)
+        call = self.update.records[record].before
+        self._run(call, tensors)
+        self._made_before.update(call.outputs if call is not None else ())
+
+    @property
+    def made_before(self) -> dict[str, torch.Tensor]:
+        """What `before` made of the records here, in this step."""
+        return {name: self._scalars[name] for name in sorted(self._made_before)}
+
+    def take_before(self, values: Mapping[str, torch.Tensor]) -> None:
+        """What `before` made of the records of other shards."""
+        self._scalars.update(values)
 
     def across(self) -> None:
         self._run(self.update.across, {})

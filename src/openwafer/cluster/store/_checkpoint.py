@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import msgspec
 import torch
 
 from openwafer.artifact import Record, TensorType
 from openwafer.base import CheckpointError, logger
-from openwafer.cluster.store._base import Store
 from openwafer.cluster.store._files import aligned_buffer, file_hash, storage_errors, wrong_size
 from openwafer.cluster.store._folders import list_checkpoints
 from openwafer.cluster.store._format import Entry, Header, read_entry, read_header
@@ -150,7 +149,16 @@ def _some(names: list[str], show: Any) -> str:
     return text if len(names) <= _SHOWN else f"{text} and {len(names) - _SHOWN} more"
 
 
-def load_checkpoint(folder: Path | str, store: Store, *, verify: bool = False) -> Checkpoint:
+class Fillable(Protocol):
+    """Records to be filled: a Store, or what hands them on to several."""
+
+    @property
+    def records(self) -> Sequence[Record]: ...
+    def memory(self, index: int) -> memoryview | None: ...
+    def write(self, index: int, step: int, buffer: memoryview) -> None: ...
+
+
+def load_checkpoint(folder: Path | str, store: Fillable, *, verify: bool = False) -> Checkpoint:
     """Fill every record of the store from a checkpoint, however its writer had cut the records.
 
     The store is then at the checkpoint's step, not yet flushed. Returns the checkpoint: globals, extra.

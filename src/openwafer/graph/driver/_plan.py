@@ -32,6 +32,7 @@ from openwafer.graph.passes import (
 from openwafer.graph.perf import with_cache, with_memory
 from openwafer.graph.place import (
     bubble,
+    deal_records,
     pipelined,
     split_microbatches,
     split_rows,
@@ -58,6 +59,8 @@ class PlanOptions:
     store: Literal["ram", "disk"] = "ram"
     memoryx_memory: int | None = None
     """Bytes of RAM that a disk store may use; what its buffers leave keeps whole records."""
+    memoryx_shards: int = 1
+    """MemoryX roles that share the records."""
     recompute: bool | Literal["auto"] = "auto"
     evaluate: bool = True
     shard_vocabulary: bool | Literal["auto"] = "auto"
@@ -291,6 +294,7 @@ class _Planner:
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=(*self.choice(sizes[0]).all_notes, *step.notes),
             own_memory=options.own_memory,
+            memoryx_of=deal_records(main.records, options.memoryx_shards),
         )
         return with_memory(with_cache(plan, options.memoryx_memory), table.bodies)
 

@@ -18,14 +18,15 @@ from openwafer.artifact import (
     SystemMemory,
     batch_slot_bytes,
     boundary_bytes,
+    exchange_slots,
     gradient_order,
-    gradient_slots,
+    gradient_ring_bytes,
     host_bytes_for,
     load_order,
     record_buffers,
     streams_in_place,
     weight_buffers,
-    weight_slots,
+    weight_ring_bytes,
 )
 from openwafer.base import MIB
 from openwafer.graph.perf._memory import Sizes, system_memory
@@ -72,17 +73,16 @@ def _system(plan: Plan, index: int, bodies: Mapping[str, Body]) -> SystemMemory:
 def _fixed(plan: Plan, index: int, constants: int) -> Sizes:
     """What a system holds through the whole step: where it computes in the host's memory, the slots themselves."""
     system = plan.systems[index]
-    gradients, gradient_bytes = gradient_slots(plan, index)
+    shards = range(len(plan.memoryx_records))
     if plan.own_memory:
         return Sizes(
-            weights=sum(weight_buffers(plan, index)),
-            gradients=gradients * gradient_bytes,
+            weights=sum(sum(weight_buffers(plan, index, shard)) for shard in shards),
+            gradients=gradient_ring_bytes(plan, index),
             inputs=batch_slot_bytes(plan, index) + boundary_bytes(plan, index) + constants,
         )
-    slots, slot_bytes = weight_slots(plan, system.stage)
     return Sizes(
-        weights=slots * slot_bytes + _resident(plan, system),
-        gradients=gradients * gradient_bytes,
+        weights=weight_ring_bytes(plan, system.stage) + _resident(plan, system),
+        gradients=gradient_ring_bytes(plan, index),
         inputs=BATCH_SLOTS * batch_slot_bytes(plan, index) + constants,
     )
 
@@ -118,5 +118,12 @@ def memoryx_memory(plan: Plan) -> MemoryXMemory:
         store_disk=stored if disk else 0,
         gradients=0 if plan.spills_gradients else kept,
         gradients_disk=kept if plan.spills_gradients else 0,
-        buffers=record_buffers(plan) * max(record.nbytes for record in plan.records),
+        buffers=sum(_shard_buffers(plan, shard) for shard in range(len(plan.memoryx_records))),
     )
+
+
+def _shard_buffers(plan: Plan, shard: int) -> int:
+    """Records on their way from and to the disk, and between this shard and the first, which has the checkpoints."""
+    buffers, buffer_bytes = record_buffers(plan, shard)
+    slots, slot_bytes = exchange_slots(plan, shard)
+    return buffers * buffer_bytes + (2 * slots * slot_bytes if shard else 0)

@@ -1,0 +1,304 @@
+"""The benchmarks run, on the smallest shapes, and what they print follows from what they measured.
+
+Speeds of such shapes mean nothing, so none is compared: the tests ask whether every contestant has every figure,
+whether the losses agree as the scripts say, and whether the tables say what the raw figures do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench_cases import BENCHMARKS, SCRIPTS, Bench, check_steps, left_as_it_was, median_s, mib
+
+from openwafer.base import GIB, RoleLost
+from openwafer.cluster._matmul import onednn_is_available
+
+SMALL = ["--width", "32", "--heads", "2", "--positions", "16", "--batch", "2", "--threads", "1"]
+TINY = ["--model", "tiny", "--batch", "2", "--threads", "1", "--steps", "2"]
+
+
+@pytest.fixture
+def bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Bench]:
+    """The scripts, importing their neighbours as they do when Python starts them."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    with left_as_it_was():
+        yield Bench(monkeypatch, capsys, tmp_path)
+
+
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+def test_train_has_the_plain_loops_losses_and_shows_what_it_measured(bench: Bench) -> None:
+    """One system and one microbatch are bitwise the plain loop, recomputed or not; else speeds compare nothing."""
+    names = ["resident", "wafer-ram-recomputed", "wafer-disk-tuned"]
+    ran = bench("train", *TINY, *names)
+
+    rounds = {name: figures for name, (figures,) in ran.figures["rounds"].items()}
+    assert list(rounds) == [row["contestant"] for row in ran.rows] == names
+    for name, figures in rounds.items():
+        row = ran.row(name)
+        check_steps(figures, 2)
+        assert figures["losses"] == rounds["resident"]["losses"]
+        assert row["s/step"] == f"{median_s(figures):.3f}"
+        assert row["of resident"] == f"{median_s(rounds['resident']) / median_s(figures):.2f}"
+        assert row["tok/s"] == f"{2 * 64 / median_s(figures):.0f}"
+        assert (row["VmHWM MiB"], row["above MiB"]) == (mib(figures["peak"]), mib(figures["above"]))
+        assert row["predicted MiB"] == ("" if name == "resident" else mib(figures["predicted"]))
+        promised = figures.get("predicted_s")  # None for steps of a moment
+        assert row["predicted"] == ("" if promised is None else f"{promised:.3f}")
+
+
+def test_peers_trains_the_same_model_as_fsdp2(bench: Bench) -> None:
+    """From the same weights on the same tokens; FSDP2 in a process without openwafer, as the script has it."""
+    names = ["resident", "wafer-disk", "fsdp2-offload"]
+    ran = bench("peers", *TINY, *names, apart=["fsdp2-offload"])
+
+    rounds = {name: figures for name, (figures,) in ran.figures["rounds"].items()}
+    assert (
+        list(rounds) == [row["contestant"] for row in ran.rows] == list(ran.figures["differences"]) == names
+    )
+    for name, figures in rounds.items():
+        row = ran.row(name)
+        check_steps(figures, 2)
+        assert figures["losses"] == pytest.approx(rounds["resident"]["losses"], rel=1e-6)
+        assert row["s/step"] == f"{median_s(figures):.3f}"
+        assert row["of resident"] == f"{100 * median_s(rounds['resident']) / median_s(figures):.0f} %"
+        assert row["VmHWM MiB"] == mib(figures["peak"])
+
+
+def test_depth_measures_every_depth_kept_and_recomputed(bench: Bench, tmp_path: Path) -> None:
+    """Two trainings of the same numbers, of which one holds less between the passes; and a picture of them."""
+    picture = tmp_path / "depth.png"
+    small = [*SMALL, "--vocabulary", "64", "--steps", "1", "--picture", str(picture)]
+    ran = bench("depth", "--layers", "1", "3", *small)
+
+    assert [row["layers"] for row in ran.figures["rows"]] == [1, 3]
+    for row in ran.figures["rows"]:
+        shown = ran.row(str(row["layers"]))
+        for mode in ("kept", "recomputed"):
+            check_steps(row[mode], 1)
+            assert shown[f"{mode}, predicted"] == mib(row[mode]["predicted"])
+            assert shown[f"{mode}, measured"] == mib(row[mode]["above"])
+        assert row["kept"]["losses"] == row["recomputed"]["losses"]
+        assert row["kept"]["state_bytes"] >= 12 * row["parameters"]
+    shallow, deep = ran.figures["rows"]
+    assert deep["kept"]["state_bytes"] > shallow["kept"]["state_bytes"]
+    assert deep["kept"]["predicted"] > deep["recomputed"]["predicted"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_vocabulary_measures_every_vocabulary_resident_and_streamed(bench: Bench) -> None:
+    """A vocabulary may be cut by rows, and its loss then adds in another order: within rounding."""
+    ran = bench("vocabulary", "--vocabularies", "20000", "--layers", "1", "--steps", "2", *SMALL)
+
+    (row,), (shown,) = ran.figures["rows"], ran.rows
+    assert str(row["vocabulary"]) == shown["vocabulary"] == "20000"
+    for name in ("resident", "ram", "disk"):
+        check_steps(row[name], 2)
+        assert row[name]["losses"] == pytest.approx(row["resident"]["losses"], rel=1e-6)
+        assert shown[f"{name} s/step"] == f"{median_s(row[name]):.3f}"
+        assert shown[f"{name}, measured"] == mib(row[name]["above"])
+    logits_bytes = 4 * 2 * 16 * 20000
+    assert shown["resident, holds at least"] == mib(16 * row["parameters"] + 2 * logits_bytes)
+
+
+def test_pipeline_accounts_for_the_seconds_of_two_systems_in_both_modes(bench: Bench) -> None:
+    """The bubble by the plan is its formula; the measured one is what the seconds of the systems leave."""
+    arguments = ["--model", "tiny", "--batch", "4", "--microbatches", "2", "--steps", "4"]
+    ran = bench("pipeline", *arguments)
+
+    runs = {name: figures for name, (figures,) in ran.figures["runs"].items()}
+    resident = runs["resident, 2"]
+    check_steps(resident, 4)
+    assert list(runs) == ["resident, 2", "pipelined, 2", "streaming, 2"]
+    for mode in ("pipelined", "streaming"):
+        figures, row = runs[f"{mode}, 2"], ran.row(mode)
+        check_steps({**figures, "peak": sum(figures["peaks"].values())}, 4, clocks=["times"])
+        assert figures["losses"] == pytest.approx(resident["losses"], rel=1e-6)
+        assert set(figures["peaks"]) >= {"system0", "system1", "coordinator"}
+        assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in figures["compute"])
+        left = [
+            1 - sum(seconds) / (2 * step)
+            for seconds, step in zip(figures["compute"], figures["times"], strict=True)
+        ]
+        assert figures["bubbles"] == pytest.approx(left)
+        assert row["bubble, measured"] == f"{100 * statistics.median(left[1:]):.1f} %"
+        assert row["of resident"] == f"{100 * median_s(resident) / median_s(figures):.0f} %"
+        assert list(figures["waits"]) == ["weights", "values", "gradients", "inputs"]
+        assert min(figures["waits"].values()) >= 0
+    assert runs["pipelined, 2"]["bubble"] == pytest.approx(1 / 3)
+    assert ran.row("pipelined")["bubble, plan"] == "33.3 %"
+    assert 0 <= runs["streaming, 2"]["hidden_reduce"] <= 1
+
+
+def test_larger_than_memory_limits_the_process_that_trains(bench: Bench) -> None:
+    """The limit is set before torch is imported, so this worker is a process also here. It holds far more than tiny
+    needs; a run below its state takes a minute, and tests/train/test_larger_than_memory.py has one."""
+    shapes = ["--shape", "tiny", "--reference-shape", "tiny", "--limit", "2GiB", "--ratio", "0.001"]
+    small = ["--batch", "2", "--microbatches", "1", "--threads", "1"]
+    ran = bench("larger_than_memory", *shapes, *small, apart=["limited"])
+
+    limited, resident = ran.figures["limited"], ran.figures["resident"]
+    check_steps(limited, 3)
+    check_steps(resident, 3)
+    assert limited["losses"] == resident["losses"]
+    assert limited["losses"][-1] < limited["losses"][0]
+    assert limited["limit"] == 2 * GIB
+    assert 0 < limited["data_before"] <= limited["data_peak"] <= limited["limit"]
+    flops = ran.figures["flops"]
+    assert flops["limited"] == flops["resident"] > 0
+    rate = ran.row("of the resident rate")
+    assert rate["limited, from disk"] == f"{100 * median_s(resident) / median_s(limited):.0f} %"
+
+
+def test_gpu_caps_the_streamed_contestant_and_not_the_resident(bench: Bench) -> None:
+    """On the engine that copies, since a machine may have no GPU; what it allocates stays below the cap."""
+    ran = bench("gpu", "--shape", "tiny", "--device", "copying", "--cap", "250000000", "--steps", "3")
+
+    runs, cap = ran.figures["runs"], ran.figures["cap"]
+    assert list(runs) == [row["contestant"] for row in ran.rows] == ["resident", "streamed"]
+    assert cap == 250_000_000
+    assert 0 < runs["streamed"]["peak"] <= cap
+    for name, figures in runs.items():
+        row = ran.row(name)
+        check_steps({**figures, "peak": figures["peak"] or cap}, 3, clocks=["times"])
+        assert row["s/step"] == f"{median_s(figures, 2):.3f}"
+        assert row["of resident"] == f"{median_s(runs['resident'], 2) / median_s(figures, 2):.2f}"
+    assert runs["resident"]["peak"] is runs["resident"]["computed"] is None
+    assert ran.row("resident")["cap"] == ran.row("resident")["peak"] == ""
+    assert len(runs["streamed"]["computed"]) == 3
+
+
+@pytest.mark.skipif(not onednn_is_available(), reason="this torch has no oneDNN to compare with")
+def test_matmul_compares_the_three_products_of_a_layer(bench: Bench) -> None:
+    """By both kernels, with the ratio of the two and the choice of `matmul="auto"`."""
+    ran = bench("matmul", "--layers", "64x96", "32x32", "--tokens", "32", "--threads", "1", "--repeats", "1")
+
+    rows = ran.figures["rows"]
+    products = ["forward", "grad-x", "grad-w"]
+    expected = [(layer, product) for layer in ("64 x 96", "32 x 32") for product in products]
+    assert [(row["layer"], row["product"]) for row in rows] == expected
+    assert [(row["layer"], row["product"]) for row in ran.rows] == expected
+    for row, shown in zip(rows, ran.rows, strict=True):
+        assert min(row["torch"], row["onednn"], row["choosing_s"]) > 0
+        assert row["auto"] in ("torch", "onednn")
+        assert shown["onednn/torch"] == f"{row['onednn'] / row['torch']:.2f}"
+
+
+# --- command lines ----------------------------------------------------------------------------------------
+
+REFUSED = {
+    "one step": (["train", "--steps", "1"], "the first step of a run cannot count; give --steps 2"),
+    "an unknown contestant": (
+        ["train", "resident-recomputed"],
+        "there is no contestant 'resident-recomputed'",
+    ),
+    "a peer that is none": (
+        ["peers", "deepspeed"],
+        "there is no contestant 'deepspeed'; take some of resident,",
+    ),
+    "an uneven batch": (
+        ["peers", "--batch", "4", "--microbatches", "3"],
+        "does not divide into 3 microbatches",
+    ),
+    "one step of a vocabulary": (["vocabulary", "--steps", "1"], "give --steps 2 or more"),
+    "no step for the overlap": (["pipeline", "--steps", "3"], "give --steps 4 or more"),
+    "half a sample": (
+        ["pipeline", "--batch", "2", "--microbatches", "2"],
+        "on each of 2 systems; choose other",
+    ),
+    "a limit that shows nothing": (
+        ["larger_than_memory", "--shape", "tiny", "--limit", "2GiB"],
+        "but 4 times is asked for; lower --limit to",
+    ),
+    "a limit below Python": (
+        ["larger_than_memory", "--shape", "tiny", "--limit", "2MiB", "--threads", "1"],
+        "take a smaller --batch, --recompute, a --shape of more and smaller layers",
+    ),
+    "no step that counts": (
+        ["gpu", "--steps", "2"],
+        "the first 2 steps of a run cannot count; give --steps 3 or more",
+    ),
+    "no such folder": (["train", "--folder", "/nonexistent"], "name another with --folder"),
+}
+
+
+@pytest.mark.parametrize(("command", "told"), REFUSED.values(), ids=REFUSED)
+def test_a_run_that_would_show_nothing_is_refused_before_it_begins(
+    bench: Bench, command: list[str], told: str
+) -> None:
+    """With one sentence as the exit status, which Python prints, and nothing left behind."""
+    script, *arguments = command
+    folder = [] if "--folder" in arguments else ["--folder", str(bench.folder)]
+
+    with pytest.raises(SystemExit) as ended:
+        bench.main(script, *arguments, *folder)
+
+    assert re.match(r"(Input|Storage)Error: ", str(ended.value.code))
+    assert told in str(ended.value.code)
+    assert not list(bench.folder.iterdir())
+
+
+def commands_of(script: str) -> list[str]:
+    """The command lines that a script's docstring gives."""
+    text = ast.get_docstring(ast.parse((BENCHMARKS / f"{script}.py").read_text())) or ""
+    joined = re.sub(r"\\\n +", "", text)
+    return [
+        line.partition(" #")[0] for line in re.findall(r"^ +python benchmarks/(.*)$", joined, re.MULTILINE)
+    ]
+
+
+class Parsed(Exception):  # noqa: N818 - no error: the command line is understood
+    """Ends a script when its options are read."""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_commands_in_a_scripts_help_are_ones_that_it_takes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """They repeat the published figures, so an option that changes its name must take them along."""
+    real = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser: argparse.ArgumentParser) -> None:
+        real(parser)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    commands = commands_of(script)
+
+    assert commands
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        assert name == f"{script}.py"
+        with pytest.raises(Parsed):
+            bench.main(script, *arguments)
+
+
+def test_the_readme_lists_every_script() -> None:
+    """It is where a reader looks for the one that answers a question."""
+    listed = re.findall(r"^\| `(\w+)\.py` \|", (BENCHMARKS / "README.md").read_text(), re.MULTILINE)
+
+    assert sorted(listed) == SCRIPTS
+
+
+def test_a_contestant_that_fails_is_told_with_its_last_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its output is a pipe's, which nobody else would show."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from _common import run_worker
+
+    script = tmp_path / "broken.py"
+    script.write_text("import sys\nprint('about to read', sys.argv[2])\nraise OSError('no such tape')\n")
+
+    with pytest.raises(RoleLost, match=r"(?s)tape failed; its last lines:\n.*OSError: no such tape"):
+        run_worker(script, "tape", {})
