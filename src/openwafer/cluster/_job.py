@@ -41,6 +41,11 @@ def memoryx(shard: int = 0) -> str:
     return f"memoryx{shard or ''}"
 
 
+def store_segment(shard: int) -> str:
+    """The shared memory in which a shard's RAM store lies."""
+    return f"store{shard or ''}"
+
+
 def system_role(index: int) -> str:
     return f"system{index}"
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from openwafer.artifact import VALUE_BUFFERS, Plan, batch_slot_bytes, memoryx_of, weight_buffers
 from openwafer.cluster._device import Device, Reader, Writer
-from openwafer.cluster._job import memoryx
+from openwafer.cluster._job import memoryx, store_segment
 from openwafer.wire import Endpoints, RingMessage
 
 End = TypeVar("End")
@@ -25,9 +25,9 @@ class SystemRings:
         self._opened: dict[str, Any] = {}
         # On another host than MemoryX's there is no store to look into: there bytes come in slots.
         self._stores = {
-            shard: endpoints.segment(f"store{shard}").buffer
+            shard: endpoints.segment(store_segment(shard)).buffer
             for shard in range(len(plan.memoryx_records))
-            if endpoints.has_segment(f"store{shard}")
+            if endpoints.has_segment(store_segment(shard))
         }
         self._store_offsets = _record_offsets(plan)
 

@@ -14,7 +14,7 @@ from openwafer.artifact import (
     value_slots,
     weight_slots,
 )
-from openwafer.cluster._job import Job, input_role, memoryx, system_role
+from openwafer.cluster._job import Job, input_role, memoryx, store_segment, system_role
 from openwafer.wire import Transport
 
 COORDINATOR = "coordinator"
@@ -51,7 +51,7 @@ def _declare_memoryx(transport: Transport, plan: Plan, shard: int, placement: Ma
     beside = [name for name in systems if placement[name] == placement[role]]
     if plan.store == "ram":
         nbytes = sum(plan.records[record].nbytes for record in plan.memoryx_records[shard])
-        transport.segment(f"store{shard}", nbytes, [role, *beside])
+        transport.segment(store_segment(shard), nbytes, [role, *beside])
     for stage in range(plan.stages):
         readers = [systems[index] for index in systems_of_stage(plan, stage)]
         slots, slot_bytes = weight_slots(plan, stage, shard, in_place=set(readers) <= set(beside))

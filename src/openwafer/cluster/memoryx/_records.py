@@ -7,7 +7,7 @@ from pathlib import Path
 
 from openwafer.artifact import Plan
 from openwafer.base import PlanError
-from openwafer.cluster._job import Job
+from openwafer.cluster._job import Job, store_segment
 from openwafer.cluster.store import DiskStore, RamStore, Stats, Store
 from openwafer.wire import Endpoints
 
@@ -64,7 +64,7 @@ def open_records(job: Job, shard: int, endpoints: Endpoints) -> Records:
 
 
 def _buffers(plan: Plan, indices: Sequence[int], endpoints: Endpoints, shard: int) -> list[memoryview]:
-    segment = endpoints.segment(f"store{shard}").buffer
+    segment = endpoints.segment(store_segment(shard)).buffer
     buffers, at = [], 0
     for index in indices:
         nbytes = plan.records[index].nbytes
