@@ -3,7 +3,7 @@
 import pytest
 from prediction_cases import Ones, trainer
 
-from openwafer.artifact import describe_plan
+from openwafer.artifact import DiskSpeed, describe_plan
 from openwafer.base import PlanError
 from openwafer.graph import hide_disk, predict_step
 from openwafer.train._prediction import Prediction, predict
@@ -19,7 +19,7 @@ def test_ram_that_is_given_keeps_records_from_the_end(tmp_path):
     assert plan.cached
     assert max(plan.cached) == len(plan.records) - 1
     assert plan.memoryx.ram <= room
-    moved = predict_step(plan, dict.fromkeys(plan.bodies, 0.001), (1e9, 1e9))
+    moved = predict_step(plan, dict.fromkeys(plan.bodies, 0.001), DiskSpeed(1e9, 1e9))
     assert moved.bytes_written == sum(r.nbytes for i, r in enumerate(plan.records) if i not in plan.cached)
 
 
@@ -63,14 +63,14 @@ def test_as_few_records_stay_in_ram_as_hide_the_disk(tmp_path):
     """A disk three times too slow for the arithmetic is hidden by keeping two thirds of the records, no more."""
     plan = trainer(tmp_path, memoryx="disk", memoryx_memory="auto").plan(Ones())
     bodies = dict.fromkeys(plan.bodies, 0.01)
-    alone = predict_step(plan, bodies, (1e6, 1e6))
+    alone = predict_step(plan, bodies, DiskSpeed(1e6, 1e6))
     speed = alone.disk_s * 1e6 / (3 * alone.compute_s)
 
-    kept = hide_disk(plan, bodies, (speed, speed), 10**9)
-    none = hide_disk(plan, bodies, (1e12, 1e12), 10**9)
-    little = hide_disk(plan, bodies, (speed, speed), plan.records[-1].nbytes)
+    kept = hide_disk(plan, bodies, DiskSpeed(speed, speed), 10**9)
+    none = hide_disk(plan, bodies, DiskSpeed(1e12, 1e12), 10**9)
+    little = hide_disk(plan, bodies, DiskSpeed(speed, speed), plan.records[-1].nbytes)
 
-    hidden = predict_step(kept, bodies, (speed, speed))
+    hidden = predict_step(kept, bodies, DiskSpeed(speed, speed))
     assert hidden.disk_s <= hidden.compute_s
     assert hidden.critical_batch <= plan.batch
     share = sum(kept.records[index].nbytes for index in kept.cached) / sum(r.nbytes for r in kept.records)

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 from prediction_cases import Ones, trainer
 
+from openwafer.artifact import DiskSpeed
+from openwafer.cluster import measure_disks
 from openwafer.graph import predict_step
 
 
@@ -14,7 +16,7 @@ def test_a_disk_step_moves_28_bytes_per_parameter(tmp_path):
     """
     plan = trainer(tmp_path, memoryx="disk").plan(Ones())
 
-    step = predict_step(plan, dict.fromkeys(plan.bodies, 0.001), (1e9, 2e9))
+    step = predict_step(plan, dict.fromkeys(plan.bodies, 0.001), DiskSpeed(1e9, 2e9))
 
     stored = sum(record.nbytes for record in plan.records)
     weights = sum(record.weight_bytes for record in plan.records)
@@ -28,11 +30,41 @@ def test_the_longer_of_compute_and_disk_sets_the_step(tmp_path):
     plan = trainer(tmp_path, memoryx="disk").plan(Ones())
     bodies = dict.fromkeys(plan.bodies, 0.01)
 
-    slow, fast = predict_step(plan, bodies, (1e3, 1e3)), predict_step(plan, bodies, (1e12, 1e12))
+    slow, fast = (
+        predict_step(plan, bodies, DiskSpeed(1e3, 1e3)),
+        predict_step(plan, bodies, DiskSpeed(1e12, 1e12)),
+    )
 
     assert slow.total_s >= slow.disk_s > slow.compute_s
     assert fast.total_s == pytest.approx(fast.compute_s, rel=1e-6)
     assert slow.critical_batch == pytest.approx(plan.batch * slow.disk_s / slow.compute_s)
+
+
+@pytest.mark.parametrize("disk_s", [0.1, 10.0])
+def test_arithmetic_is_slower_for_as_long_as_the_disk_works(tmp_path, disk_s):
+    """A virtual machine's disk works on the cores that compute: for a moment, or for the whole step."""
+    plan = trainer(tmp_path, memoryx="disk").plan(Ones())
+    bodies = dict.fromkeys(plan.bodies, 0.01)
+    moved = predict_step(plan, bodies, DiskSpeed(1.0, 1.0)).disk_s
+    alone = predict_step(plan, bodies).compute_s
+
+    beside = predict_step(plan, bodies, DiskSpeed(moved / disk_s, moved / disk_s, slowdown=2.0))
+
+    assert beside.disk_s == pytest.approx(disk_s)
+    # In 0.1 s of the disk's work half as much is computed; the rest goes on at full speed.
+    assert beside.compute_s == pytest.approx(alone + 0.05 if disk_s == 0.1 else 2 * alone)
+
+
+def test_disks_are_measured_together_and_leave_nothing_behind(tmp_path):
+    """Two folders of one disk share it; what arithmetic loses beside them is at least nothing."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+
+    found = measure_disks(folders, 32 * 2**20, threads=1)
+
+    assert found.read_bytes_per_s > 0
+    assert found.write_bytes_per_s > 0
+    assert found.slowdown >= 1
+    assert not [file for folder in folders for file in folder.iterdir()]
 
 
 def test_updates_take_a_share_of_cores_that_systems_use_up(tmp_path):

@@ -19,6 +19,7 @@ from openwafer.artifact._device_memory import (
     weight_buffers,
 )
 from openwafer.artifact._liveness import call_of, drops
+from openwafer.artifact._measured import DiskSpeed
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
     Action,
@@ -80,6 +81,7 @@ __all__ = [
     "Backward",
     "Body",
     "Call",
+    "DiskSpeed",
     "Forward",
     "Global",
     "Gradient",

@@ -6,7 +6,7 @@ import errno
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from openwafer.artifact import Body, Plan, TensorType
+from openwafer.artifact import Body, DiskSpeed, Plan, TensorType
 from openwafer.base import MIB, StorageError
 from openwafer.cluster._execute import compile_body
 from openwafer.cluster._kernels import Kernels
@@ -25,6 +25,8 @@ REPEATS, ENOUGH_S = 3, 0.3
 """Runs of a body that count; fewer where they take longer than this together."""
 PROBE_BYTES = 256 * MIB
 CHUNK_BYTES = 16 * MIB
+ALONE_S, ENOUGH_PRODUCTS, PRODUCT_SIZE = 0.3, 20, 384
+"""Square products that are timed beside the disk: some milliseconds each."""
 CACHES_BYTES = 64 * MIB
 """More than the caches of the cores of one system hold."""
 
@@ -54,15 +56,38 @@ def measure_bodies(
         torch.set_num_threads(before)
 
 
-def measure_disks(folders: Sequence[Path], nbytes: int = PROBE_BYTES) -> tuple[float, float]:
-    """(bytes read per second, bytes written per second) of direct I/O in these folders, at the same time and together.
+def measure_disks(folders: Sequence[Path], nbytes: int, threads: int) -> DiskSpeed:
+    """Direct I/O in these folders, at the same time and together, while `threads` threads compute as in a step.
 
-    Each gets a file that is removed again. nbytes: of each, in whole chunks; a store that is smaller than the default
-    needs no more than its own size. Raises StorageError if there is no room for one of them.
+    Each gets a file that is removed again. nbytes: of each, in whole chunks, PROBE_BYTES at most; a store needs no more
+    than its own size. Raises StorageError if there is no room for one of them.
     """
-    with ThreadPoolExecutor(len(folders)) as threads:
-        each = list(threads.map(lambda folder: _measure_disk(folder, nbytes), folders))
-    return sum(read for read, _ in each), sum(written for _, written in each)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(len(folders)) as pool:
+            alone = _products_per_s(lambda seconds: seconds < ALONE_S)
+            probes = [pool.submit(_measure_disk, folder, nbytes) for folder in folders]
+            beside = _products_per_s(lambda _: not all(probe.done() for probe in probes))
+            each = [probe.result() for probe in probes]
+    finally:
+        torch.set_num_threads(before)
+    return DiskSpeed(
+        sum(read for read, _ in each),
+        sum(written for _, written in each),
+        max(1.0, alone / beside) if alone and beside else 1.0,
+    )
+
+
+def _products_per_s(goes_on: Callable[[float], bool]) -> float:
+    """Matrix products per second, for as long as `goes_on(seconds so far)`; 0 if those were too few to tell."""
+    a, b = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE), torch.ones(PRODUCT_SIZE, PRODUCT_SIZE)
+    torch.mm(a, b)
+    started, done = time.perf_counter(), 0
+    while goes_on(time.perf_counter() - started):
+        torch.mm(a, b)
+        done += 1
+    return done / (time.perf_counter() - started) if done >= ENOUGH_PRODUCTS else 0.0
 
 
 def _measure_disk(folder: Path, nbytes: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from openwafer.artifact import Plan
+from openwafer.artifact import DiskSpeed, Plan
 from openwafer.base import StorageError, format_bytes
 from openwafer.cluster import measure_bodies, measure_disks
 from openwafer.graph import StepTime, hide_disk, predict_step
@@ -39,7 +39,11 @@ def predict(
     stored = sum(record.nbytes for record in plan.records)
     try:
         bodies = measure_bodies(plan, cluster.matmul, choices, cluster.threads_per_system)
-        disk = _measure_store(cluster, store_folders, stored) if cluster.store == "disk" else None
+        disk = (
+            _measure_store(cluster, len(plan.systems), store_folders, stored)
+            if cluster.store == "disk"
+            else None
+        )
     except (
         StorageError,
         RuntimeError,
@@ -54,12 +58,13 @@ def predict(
     return Prediction(plan, step, _in_words(plan, step))
 
 
-def _measure_store(cluster: LocalCluster, folders: Sequence[Path], stored: int) -> tuple[float, float]:
-    """Bytes per second of reads and of writes of all MemoryX shards; other hosts' disks are taken to be like this one's."""
+def _measure_store(cluster: LocalCluster, systems: int, folders: Sequence[Path], stored: int) -> DiskSpeed:
+    """The disks of all MemoryX shards; other hosts' are taken to be like this one's, and to disturb nobody here."""
     if not isinstance(cluster, HostsCluster):
-        return measure_disks(folders, stored // len(folders))
-    read, written = measure_disks(folders[:1], stored // len(folders))
-    return read * len(folders), written * len(folders)
+        threads = min(cores(), cluster.threads_per_system * systems)
+        return measure_disks(folders, stored // len(folders), threads)
+    one = measure_disks(folders[:1], stored // len(folders), 1)
+    return DiskSpeed(one.read_bytes_per_s * len(folders), one.write_bytes_per_s * len(folders))
 
 
 def _in_words(plan: Plan, step: StepTime) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from openwafer.artifact import Plan
+from openwafer.artifact import DiskSpeed, Plan
 from openwafer.base import PlanError, format_bytes
 from openwafer.graph.perf._roles import memoryx_memory
 from openwafer.graph.perf._time import predict_step
@@ -41,7 +41,7 @@ def with_cache(plan: Plan, budget: int | None) -> Plan:
 def hide_disk(
     plan: Plan,
     body_s: Mapping[str, float],
-    disk: tuple[float, float],
+    disk: DiskSpeed,
     room: int,
     shared_cores: int | None = None,
 ) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from openwafer.artifact import Backward, Forward, Mode, Plan, System, call_of, load_order
+from openwafer.artifact import Backward, DiskSpeed, Forward, Mode, Plan, System, call_of, load_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +27,18 @@ class StepTime:
 def predict_step(
     plan: Plan,
     body_s: Mapping[str, float],
-    disk: tuple[float, float] | None = None,
+    disk: DiskSpeed | None = None,
     shared_cores: int | None = None,
 ) -> StepTime:
-    """The step's time if each body takes `body_s` and the disk reads and writes at `disk` bytes per second.
+    """The step's time if each body takes `body_s` and the disks have these speeds.
 
     shared_cores: how many there are, if the systems compute on all of them; MemoryX's updates then take their share of
     that time. None: MemoryX has a core of its own.
 
-    Weight streaming: every system computes all the time, and the disk moves each record that RAM does not keep: its weights for
-    the forward, the whole record for the backward, and the whole record back (28 bytes per parameter with AdamW in
-    float32). What cannot overlap is the first read and the last update's write. Pipelined: the bubble adds to compute.
+    Weight streaming: every system computes all the time, and the disk moves each record that RAM does not keep: its
+    weights for the forward, the whole record for the backward, and the whole record back (28 bytes per parameter with
+    AdamW in float32). While the disks are busy arithmetic takes `disk.slowdown` times as long. What cannot overlap is the
+    first read and the last update's write. Pipelined: the bubble adds to compute.
     """
     compute = max(_compute(plan, system, body_s) for system in plan.systems)
     if plan.mode is Mode.PIPELINED:
@@ -58,10 +59,13 @@ def predict_step(
     update_s = sum(body_s[call.body] for call in calls if call is not None)
     if shared_cores is not None:
         compute += update_s / shared_cores
-    disk_s = read / disk[0] + written / disk[1] if disk is not None else 0.0
-    tail = 0.0
-    if disk is not None and plan.records:
-        tail = plan.records[0].weight_bytes / disk[0] + plan.records[0].nbytes / disk[1]
+    disk_s = tail = 0.0
+    if disk is not None:
+        first = plan.records[0]
+        disk_s = read / disk.read_bytes_per_s + written / disk.write_bytes_per_s
+        tail = first.weight_bytes / disk.read_bytes_per_s + first.nbytes / disk.write_bytes_per_s
+        # For `disk_s` it goes on at 1 / slowdown of its speed, if it lasts that long.
+        compute = min(compute * disk.slowdown, compute + disk_s * (1 - 1 / disk.slowdown))
     return StepTime(
         compute_s=compute,
         update_s=update_s,
