@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from openwafer.artifact import (
+    HEAP_BYTES,
     Plan,
     boundary_bytes,
     describe_plan,
@@ -98,7 +99,7 @@ def test_the_host_holds_the_slots_and_the_store():
     slots, slot_bytes = gradient_slots(plan, 0, 0)
     stored = sum(record.nbytes for record in plan.records)
     batches = 3 * 2 * BATCH * WIDTH * 4
-    assert plan.host_bytes == stored + slots * slot_bytes + batches
+    assert plan.host_bytes == stored + slots * slot_bytes + batches + HEAP_BYTES
     assert plan.systems[0].memory.gradients == slots * slot_bytes
 
 

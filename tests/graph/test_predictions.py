@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from prediction_cases import Ones, trainer
 
-from openwafer.artifact import DiskSpeed
+from openwafer.artifact import HEAP_BYTES, DiskSpeed
 from openwafer.cluster import measure_disks
 from openwafer.graph import predict_step
 
@@ -85,7 +85,7 @@ def test_the_promised_peak_counts_what_the_coordinator_allocates(tmp_path):
     two = trainer(tmp_path, memoryx="disk", systems=2).plan(Ones())
 
     system = one.systems[0].memory
-    assert one.host_bytes == system.peak + one.memoryx.ram
+    assert one.host_bytes == system.peak + one.memoryx.ram + HEAP_BYTES
     both = sum(entry.memory.peak for entry in two.systems)
-    assert two.host_bytes == both - two.systems[0].memory.weights + two.memoryx.ram
+    assert two.host_bytes == both - two.systems[0].memory.weights + two.memoryx.ram + HEAP_BYTES
     assert msgspec.structs.asdict(two.memoryx)["store_disk"] == one.memoryx.store_disk

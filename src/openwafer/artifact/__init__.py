@@ -22,6 +22,7 @@ from openwafer.artifact._liveness import call_of, drops
 from openwafer.artifact._measured import DiskSpeed
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
+    HEAP_BYTES,
     Action,
     Backward,
     Call,
@@ -75,6 +76,7 @@ __all__ = [
     "BATCH_SLOTS",
     "DTYPE_BYTES",
     "EXCHANGE_BYTES",
+    "HEAP_BYTES",
     "VALUE_BUFFERS",
     "Action",
     "Arg",

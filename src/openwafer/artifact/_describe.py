@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openwafer.artifact._plan import Layer, Mode, Plan
+from openwafer.artifact._plan import HEAP_BYTES, Layer, Mode, Plan
 from openwafer.base import format_bytes
 
 
@@ -51,7 +51,8 @@ def describe_plan(plan: Plan) -> str:
         + (f" and {format_bytes(held.store_disk + held.gradients_disk)} on disk" if held.store_disk else "")
     )
     lines.append(
-        f"  this host    {format_bytes(plan.host_bytes):>10}  for all roles, beyond Python and PyTorch themselves"
+        f"  this host    {format_bytes(plan.host_bytes):>10}  for all roles, beyond Python and PyTorch themselves; "
+        f"{format_bytes(HEAP_BYTES)} of it for what the heap holds beside"
     )
     lines += ["", f"{'layer':<34}{'repeats':>8}{'weights':>12}{'streamed':>12}{'GFLOP':>10}  bodies"]
     for layer, count in _runs(layers):

@@ -25,7 +25,7 @@ REPEATS, ENOUGH_S = 3, 0.3
 """Runs of a body that count; fewer where they take longer than this together."""
 PROBE_BYTES = 256 * MIB
 CHUNK_BYTES = 16 * MIB
-ALONE_S, ENOUGH_PRODUCTS, PRODUCT_SIZE = 0.3, 20, 384
+ALONE_S, ENOUGH_PRODUCTS, PRODUCT_SIZE = 0.2, 20, 384
 """Square products that are timed beside the disk: some milliseconds each."""
 CACHES_BYTES = 64 * MIB
 """More than the caches of the cores of one system hold."""
@@ -66,28 +66,32 @@ def measure_disks(folders: Sequence[Path], nbytes: int, threads: int) -> DiskSpe
     torch.set_num_threads(threads)
     try:
         with ThreadPoolExecutor(len(folders)) as pool:
-            alone = _products_per_s(lambda seconds: seconds < ALONE_S)
+            alone = _product_times(lambda seconds: seconds < ALONE_S)
             probes = [pool.submit(_measure_disk, folder, nbytes) for folder in folders]
-            beside = _products_per_s(lambda _: not all(probe.done() for probe in probes))
+            beside = _product_times(lambda _: not all(probe.done() for probe in probes))
+            alone += _product_times(lambda seconds: seconds < ALONE_S)
             each = [probe.result() for probe in probes]
     finally:
         torch.set_num_threads(before)
     return DiskSpeed(
         sum(read for read, _ in each),
         sum(written for _, written in each),
-        max(1.0, alone / beside) if alone and beside else 1.0,
+        # Medians: what else the machine does comes in bursts.
+        max(1.0, statistics.median(beside) / statistics.median(alone))
+        if len(beside) >= ENOUGH_PRODUCTS
+        else 1.0,
     )
 
 
-def _products_per_s(goes_on: Callable[[float], bool]) -> float:
-    """Matrix products per second, for as long as `goes_on(seconds so far)`; 0 if those were too few to tell."""
+def _product_times(goes_on: Callable[[float], bool]) -> list[float]:
+    """Seconds of each of many matrix products, for as long as `goes_on(seconds so far)`."""
     a, b = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE), torch.ones(PRODUCT_SIZE, PRODUCT_SIZE)
     torch.mm(a, b)
-    started, done = time.perf_counter(), 0
-    while goes_on(time.perf_counter() - started):
+    started, times = time.perf_counter(), []
+    while goes_on((before := time.perf_counter()) - started):
         torch.mm(a, b)
-        done += 1
-    return done / (time.perf_counter() - started) if done >= ENOUGH_PRODUCTS else 0.0
+        times.append(time.perf_counter() - before)
+    return times
 
 
 def _measure_disk(folder: Path, nbytes: int) -> tuple[float, float]:

@@ -14,12 +14,12 @@ from openwafer.artifact import BATCH_SLOTS
 from openwafer.base import RoleLost, StallError, WaferError, logger
 from openwafer.cluster._codec import encode_job
 from openwafer.cluster._failures import rebuild_error
-from openwafer.cluster._heap import bound_heap, release_freed
 from openwafer.cluster._hosts import Hosts
 from openwafer.cluster._hosts_attempt import RemoteRole
 from openwafer.cluster._hosts_messages import HOME
 from openwafer.cluster._inputs import BatchFunction
 from openwafer.cluster._job import Job, memoryx, system_role
+from openwafer.cluster._memory import release_freed
 from openwafer.cluster._messages import (
     Command,
     Ended,
@@ -145,7 +145,6 @@ class Coordinator:
     # --- life -----------------------------------------------------------------------------------------
 
     def _start(self, batches: Batches, processes: bool, input_processes: bool) -> None:
-        bound_heap()
         release_freed()  # of planning, of initial weights, of what was measured: roles allocate anew
         data = encode_job(self.job)
         # Input workers first: theirs is what may not pickle.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import resource
@@ -54,6 +55,16 @@ def is_finite(value: torch.Tensor, *, infinity: bool = False) -> bool:
         return True
     low, high = (float(end) for end in value.aminmax())
     return not math.isnan(low) if infinity else math.isfinite(low) and math.isfinite(high)
+
+
+def release_freed() -> None:
+    """Have the C library give freed memory back to the kernel, where it is one that can (glibc).
+
+    Threads allocate from heaps of their own, so that what one has freed is of no use to the others.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def peak_rss() -> int:

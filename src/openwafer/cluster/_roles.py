@@ -17,7 +17,6 @@ from typing import Any
 from openwafer.base import InputError, configure_logs
 from openwafer.cluster._codec import decode_job
 from openwafer.cluster._failures import report_failure
-from openwafer.cluster._heap import bound_heap
 from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
 from openwafer.cluster._system import SystemRole
 from openwafer.cluster.memoryx import MemoryXRole
@@ -49,7 +48,6 @@ def run_role(start: RoleStart, in_process: bool) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         configure_logs()
-        bound_heap()
     with start.endpoints as ends:
         try:
             job = decode_job(start.job)
