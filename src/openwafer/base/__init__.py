@@ -3,6 +3,7 @@
 from openwafer.base.errors import (
     CaptureError,
     CheckpointError,
+    CslError,
     InputError,
     NumericsError,
     PlanError,
@@ -24,6 +25,7 @@ __all__ = [
     "TIB",
     "CaptureError",
     "CheckpointError",
+    "CslError",
     "InputError",
     "NumericsError",
     "PlanError",

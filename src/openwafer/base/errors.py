@@ -8,6 +8,7 @@ WaferError
 ├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
 ├── NumericsError         a loss or a gradient is NaN or infinite
 ├── StorageError          the disk is full or refuses a write
+├── CslError              a CSL program is wrong; `csl` adds the places in it
 └── RoleError             a role of the cluster failed
     ├── RoleLost          a role's process ended without saying why
     └── StallError        a role waited longer than it may
@@ -46,6 +47,10 @@ class NumericsError(WaferError):
 
 class StorageError(WaferError):
     """The disk is full or refuses a write."""
+
+
+class CslError(WaferError):
+    """A CSL program is wrong, or cannot be read as one."""
 
 
 class RoleError(WaferError):

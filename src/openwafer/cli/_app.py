@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, WaferError, configure_logs
+from openwafer.cli._csl import csl
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
 from openwafer.cli._machine import show_machines
 
@@ -122,6 +123,7 @@ def train(
 
 
 app.command()(host)
+app.add_typer(csl, name="csl")
 
 
 @app.command()

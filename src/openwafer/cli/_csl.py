@@ -1,0 +1,60 @@
+"""`wafer csl`: what is wrong with a CSL program, and its canonical text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from openwafer.base import CslError, InputError
+from openwafer.csl import DiagnosticError, Source
+from openwafer.csl.syntax import Dialect, ast, parse, print_file
+
+csl = typer.Typer(help="Programs for the wafer in CSL.", no_args_is_help=True)
+_Dialect = Annotated[str, typer.Option("--dialect", help="The language of SDK 1.4 or of SDK 2.10.")]
+
+
+@csl.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="CSL files.", show_default=False)],
+    dialect: _Dialect = "1.4",
+) -> None:
+    """Say what is wrong with each file, by now with its syntax; exit 1 if anything is."""
+    chosen, failed = _dialect(dialect), False
+    for path in files:
+        file = _parsed(path, chosen)
+        failed |= file is None
+        if file is not None:
+            typer.echo(f"{path}: ok: {len(file.declarations)} declarations")
+    if failed:
+        raise typer.Exit(1)
+
+
+@csl.command("print")
+def print_(
+    file: Annotated[Path, typer.Argument(help="A CSL file.", show_default=False)],
+    dialect: _Dialect = "1.4",
+) -> None:
+    """Print a file in the canonical form, without its comments."""
+    parsed = _parsed(file, _dialect(dialect))
+    if parsed is None:
+        raise typer.Exit(1)
+    typer.echo(print_file(parsed), nl=False)
+
+
+def _dialect(name: str) -> Dialect:
+    if name in get_args(Dialect):
+        return cast(Dialect, name)
+    raise InputError(f"--dialect {name} is not known; choose 1.4 or 2.10")
+
+
+def _parsed(path: Path, dialect: Dialect) -> ast.File | None:
+    """The tree of a file; None after its errors were printed. Raises InputError if there is no such file."""
+    try:
+        return parse(Source.read(path), dialect=dialect)
+    except DiagnosticError as error:
+        typer.echo(str(error), err=True)
+    except CslError as error:
+        typer.echo(f"error: {error}", err=True)
+    return None
