@@ -78,7 +78,7 @@ MISTAKES = {
     ),
     "an unknown store": (
         ["plan", GPT, "--memoryx", "tape"],
-        "memoryx is 'tape'; write ram, disk or disk:/path",
+        "memoryx is 'tape'; write ram, disk, disk:/path",
     ),
     "an unknown mode": (["plan", GPT, "--execution", "sideways"], "'auto', 'weight_streaming', 'pipelined'"),
     "words for a microbatch": (["plan", GPT, "--microbatch", "many"], "microbatch is 'many', but it must be"),

@@ -206,16 +206,20 @@ def _updates(stages: int) -> Updates:
         buffers=(),
         records=(),
         spills_gradients=False,
-        update=SimpleNamespace(waits=False),
+        update=SimpleNamespace(waits=False, across=None),
+        memoryx_records=((0,),),
         systems=[SimpleNamespace(stage=stage, **vars(system)) for stage in range(stages)],
         layers={1: ()},
     )
     shared = SimpleNamespace(
         plan=plan,
+        shard=0,
         start_step=0,
         ledger=Ledger([0], _Quiet(), 5.0),
         updater=SimpleNamespace(begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}),
-        store=SimpleNamespace(keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)),
+        store=SimpleNamespace(
+            indices=(0,), keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)
+        ),
         reports=SimpleNamespace(send=lambda *_: None),
         trained=[False],
         take_spans=lambda step: (),
