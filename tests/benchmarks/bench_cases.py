@@ -98,13 +98,19 @@ class Bench:
 
 @contextlib.contextmanager
 def left_as_it_was() -> Iterator[None]:
-    """Give back what belongs to the process and scripts set as if it were theirs: threads and a signal's handler."""
+    """Give back what belongs to the process and scripts take as if it were theirs: threads, a signal's handler, and the
+    name of a recipe that they import, under which no recipe is loaded any more.
+    """
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    modules = set(sys.modules)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         signal.signal(signal.SIGTERM, handler)
+        for recipe in (BENCHMARKS.parent / "recipes").glob("*.py"):
+            if recipe.stem not in modules:
+                sys.modules.pop(recipe.stem, None)
 
 
 def table(output: str) -> list[dict[str, str]]:
