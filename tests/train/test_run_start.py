@@ -98,21 +98,26 @@ def test_a_run_recovers_though_the_checkpoint_it_began_with_is_gone(tmp_path):
     assert same_tensors(result.checkpoint, expected.checkpoint)
 
 
-def test_a_run_recovers_from_the_last_checkpoint_that_is_whole(tmp_path):
+def test_a_run_recovers_from_the_last_checkpoint_that_is_whole(tmp_path, monkeypatch):
     """A bit that fell over on the disk must not come back as a weight."""
     checkpoints = RunFolder(tmp_path / "disturbed").checkpoints
     damaged = []
 
     def lose_a_role(done):
-        latest = latest_checkpoint(checkpoints)
-        if not damaged and Checkpoint.open(latest).step >= 6:
-            damaged.append(latest.name)
-            file = max(latest.glob("*.safetensors"), key=lambda path: path.stat().st_size)
-            data = bytearray(file.read_bytes())
-            data[-5] ^= 1
-            file.write_bytes(data)
+        if not damaged and Checkpoint.open(latest_checkpoint(checkpoints)).step >= 6:
             raise RoleLost("system0 was killed; resume")
 
+    def damage_the_latest(*arguments):
+        """As recovery begins: by then no role writes a later one."""
+        latest = latest_checkpoint(checkpoints)
+        damaged.append(latest.name)
+        file = max(latest.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+        data = bytearray(file.read_bytes())
+        data[-5] ^= 1
+        file.write_bytes(data)
+        return last_whole(*arguments)
+
+    monkeypatch.setattr(_run, "last_whole", damage_the_latest)
     disturbed = trainer(tmp_path / "disturbed")
     result = disturbed.fit(Numbers(), steps=STEPS, checkpoint_every=3, callbacks=[lose_a_role])
 
