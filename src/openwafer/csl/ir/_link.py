@@ -1,0 +1,113 @@
+"""Addresses: every symbol in the order of its declaration, and behind them one stack for the locals that have an address.
+
+Tasks run one at a time and functions do not call themselves, so the stack needs no pointer: a function's locals lie behind
+those of the deepest chain of calls that leads to it, at addresses that are known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from openwafer.base import CslError
+from openwafer.csl.ir import _ir as ir
+from openwafer.csl.ir._operands import callees
+from openwafer.machine import WSE2, WSE3
+
+FIRST_ADDRESS: dict[str, int] = {"wse2": 1024, "wse3": 1024}
+"""Where data begins, per architecture (assumed): below it the machine has its own tables, and a null pointer points there.
+A multiple of 16, so that it moves no array to another bank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Where everything lies; byte addresses in the PE's memory."""
+
+    addresses: dict[str, int]
+    stack: dict[tuple[str, str], int]
+    """(function, local): the address of a stack local."""
+    stack_base: int
+    end: int
+    """The first byte behind the stack: what the program needs of the memory."""
+
+
+def memory_bytes(architecture: str) -> int:
+    """How much memory a PE has."""
+    return int((WSE2 if architecture == "wse2" else WSE3).pe.sram_bytes)
+
+
+def link(unit: ir.Unit) -> Linked:
+    """Places the symbols and stack locals of a verified unit.
+
+    Raises CslError if they need more memory than a PE has, naming the largest, or if a function calls itself.
+    """
+    addresses, at = {}, FIRST_ADDRESS[unit.architecture]
+    for symbol in unit.symbols.values():
+        at = _aligned(at, symbol.align)
+        addresses[symbol.name] = at
+        at += symbol.bytes
+    stack_base = _aligned(at, 16)
+    stack, end = _place_stack(unit.functions, stack_base)
+    available = memory_bytes(unit.architecture)
+    if end > available:
+        raise CslError(_too_large(unit, end, available, end - stack_base))
+    return Linked(addresses, stack, stack_base, end)
+
+
+def call_order(functions: Mapping[str, ir.Function]) -> list[str]:
+    """The functions, each before those that it calls.
+
+    Raises CslError if a function calls itself, with the chain of calls.
+    """
+    order: list[str] = []
+    done: set[str] = set()
+    for root in functions:
+        chain: list[str] = []
+        todo = [(root, False)]
+        while todo:
+            name, leaving = todo.pop()
+            if leaving:
+                chain.pop()
+                done.add(name)
+                order.append(name)
+            elif name in chain:
+                cycle = " -> ".join([*chain[chain.index(name) :], name])
+                raise CslError(
+                    f"function {name} calls itself ({cycle}), but a PE has no stack for that; write it as a loop"
+                )
+            elif name not in done:
+                chain.append(name)
+                todo.append((name, True))
+                todo += [(one, False) for one in reversed(callees(functions[name]))]
+    return order[::-1]
+
+
+def _place_stack(functions: Mapping[str, ir.Function], base: int) -> tuple[dict[tuple[str, str], int], int]:
+    places: dict[tuple[str, str], int] = {}
+    begin = dict.fromkeys(functions, base)
+    end = base
+    for name in call_order(functions):
+        at = begin[name]
+        for local, kind in functions[name].locals.items():
+            if kind.bytes:
+                at = _aligned(at, kind.align)
+                places[name, local] = at
+                at += kind.bytes
+        end = max(end, at)
+        for callee in callees(functions[name]):
+            begin[callee] = max(begin[callee], at)
+    return places, end
+
+
+def _aligned(at: int, align: int) -> int:
+    align = max(2, align)
+    return -(-at // align) * align
+
+
+def _too_large(unit: ir.Unit, needed: int, available: int, stack: int) -> str:
+    largest = sorted(unit.symbols.values(), key=lambda one: -one.bytes)[:4]
+    parts = [f"{one.name} {one.bytes:,}" for one in largest] + ([f"the stack {stack:,}"] if stack else [])
+    return (
+        f"{unit.name} needs {needed:,} bytes, a PE has {available:,}; the largest are {', '.join(parts)} bytes; "
+        "make arrays smaller, or share the work among more PEs"
+    )
