@@ -1,0 +1,276 @@
+// One cycle of the network: ports put words in, ramps hand wavelets down, every router with wavelets sends some on.
+//
+// A router sends at most one wavelet a cycle over each link and down its ramp, whatever the color. Where several buffers
+// want the same link, the one that was served longest ago goes first (never served: before all others; then the lower
+// color, then the side in the order west, east, south, north, ramp): two streams on one link get half of it each.
+// A wavelet for several sides goes when all of them have room.
+
+#include <algorithm>
+
+#include "control.hpp"
+#include "filter.hpp"
+#include "network.hpp"
+#include "network_state.hpp"
+
+namespace openwafer {
+
+namespace {
+
+constexpr uint8_t LINKS = 15;
+
+// The lowest set bit's number, which it clears.
+template <typename T>
+int next_bit(T& mask) {
+  const int found = __builtin_ctz(mask);
+  mask = static_cast<T>(mask & (mask - 1));
+  return found;
+}
+
+}  // namespace
+
+inline bool Network::State::had_room_at(uint32_t out) const {
+  if (out & TO_PORT) return true;
+  if (!(out & TWO_BUFFERS)) return had_room(buffers[out]);
+  const std::array<uint32_t, 2>& pair = pairs[out & ~TWO_BUFFERS];
+  return had_room(buffers[pair[0]]) && had_room(buffers[pair[1]]);
+}
+
+void Network::State::inject(uint32_t index) {
+  Port& port = ports[index];
+  port.active = false;
+  if (port.next == port.words.size()) return;
+  const Slot& slot = slots[buffers[port.buffer].slot];
+  if (!routed(slot)) return fail(port.tile, port.color, SIDES);
+  if (buffers[port.buffer].count >= timing.buffer_wavelets) return;  // woken when a wavelet leaves the buffer
+  const Wavelet& word = port.words[port.next++];
+  push(port.buffer, word.data, word.control, now + (port.side == RAMP ? timing.ramp_in_cycles : timing.hop_cycles));
+  hops += port.side != RAMP;
+  if (port.next == port.words.size()) {
+    port.words.clear();
+    port.next = 0;
+  } else {
+    wake_port(index);
+  }
+}
+
+// Whether any went down; `waits` is set if one is not there yet.
+bool Network::State::drain_stages(uint32_t index, bool& waits) {
+  Router& router = routers[index];
+  bool moved = false;
+  for (uint32_t colors = router.stages; colors;) {
+    const auto color = static_cast<uint8_t>(next_bit(colors));
+    const uint32_t at = slots[slots_of[router.first + router.place[color]]].stage;
+    Buffer& stage = buffers[at];
+    const Entry head = entries[size_t{at} * stride + stage.head];
+    if (!leaves_now(head)) {
+      waits = true;
+    } else if (sink->has_room(router.tile, color)) {
+      deliveries.push_back({router.tile, {head.data, color, (head.ready & CONTROL) != 0}});
+      stage.head = static_cast<uint8_t>((stage.head + 1) & wrap);
+      if (--stage.count == 0) router.stages &= ~(1u << color);
+      moved = true;
+    }
+  }
+  return moved;
+}
+
+// The common case, done apart for its speed: one buffer has wavelets, for one link, and the next one is plain data.
+// Whether it was this case.
+inline bool Network::State::pass(uint32_t index) {
+  const Router& router = routers[index];
+  if (router.stages || !router.filled || router.filled & (router.filled - 1)) return false;
+  const Slot& slot = slots[slots_of[router.first + router.place[static_cast<size_t>(__builtin_ctz(router.filled))]]];
+  const uint32_t inputs = slot.filled, sides = slot.tx;
+  if (inputs & (inputs - 1) || !(inputs & slot.open & ~bit(HOST)) || sides & (sides - 1) || !(sides & LINKS)) return false;
+  const uint32_t from = slot.in[static_cast<size_t>(__builtin_ctz(inputs))];
+  const uint32_t to = slot.out[static_cast<size_t>(__builtin_ctz(sides))];
+  if (to >= TO_PORT) return false;
+  const Entry head = entries[size_t{from} * stride + buffers[from].head];
+  if (head.ready & CONTROL) return false;
+  if (!leaves_now(head)) {
+    wake(index);
+  } else if (had_room(buffers[to])) {
+    take(from);
+    push(to, head.data, false, now + timing.hop_cycles);
+    hops++;
+    if (router.filled) wake(index);
+  }
+  return true;
+}
+
+void Network::State::step(uint32_t index) {
+  bool moved = false, waits = false;
+  if (routers[index].stages) moved = drain_stages(index, waits);
+
+  // 1. Which buffers could send: a wavelet is there, the route takes it, and every side has room.
+  Request requests[COLORS * INPUTS];
+  int count = 0;
+  for (uint32_t colors = routers[index].filled; colors;) {
+    const auto color = static_cast<size_t>(next_bit(colors));
+    const uint32_t at = slots_of[routers[index].first + routers[index].place[color]];
+    for (uint32_t inputs = slots[at].filled & slots[at].open; inputs;) {
+      const auto input = static_cast<size_t>(next_bit(inputs));
+      const uint32_t buffer = input == HOST ? extras[slots[at].extra].host : slots[at].in[input];
+      const Entry head = entries[size_t{buffer} * stride + buffers[buffer].head];
+      if (!leaves_now(head)) {
+        waits = true;
+        continue;
+      }
+      Request request{buffer, at, static_cast<uint32_t>(now) - buffers[buffer].taken, head, NONE, 0, false};
+      if (!has_way(request)) continue;
+      int place = count++;
+      for (; place > 0 && requests[place - 1].age < request.age; place--) requests[place] = requests[place - 1];
+      requests[place] = request;
+    }
+  }
+
+  // 2. Each link and the ramp to the first that wants it. Those that lose try again in the next cycle.
+  uint32_t used = 0;
+  for (int i = 0; i < count; i++) {
+    if (requests[i].sides & used) continue;
+    used |= requests[i].sides;
+    moved = true;
+    move(requests[i]);
+  }
+
+  // A router that did nothing sleeps: what makes room for it, or changes its routes, wakes it.
+  if ((moved || waits) && (routers[index].filled | routers[index].stages)) wake(index);
+}
+
+// Finds where the wavelet goes, and whether all of that has room.
+bool Network::State::has_way(Request& request) {
+  const uint32_t at = request.slot;
+  const uint8_t tx = slots[at].tx;
+  if (tx == 0) {
+    fail(tile_of(slots[at]), slots[at].color, SIDES);
+    return false;
+  }
+  for (uint32_t links = tx & LINKS; links;) {
+    const auto side = static_cast<Side>(next_bit(links));
+    if (slots[at].out[side] == NONE && resolve(at, side) == NONE) return false;
+    if (!had_room_at(slots[at].out[side])) return false;
+  }
+  request.sides = tx & LINKS;
+  const bool control = request.head.ready & CONTROL;
+  if (!(tx & bit(RAMP)) || (control && leading_passes_ce(request.head.data))) return true;
+  if (slots[at].extra != NONE) {
+    const Extra& extra = extras[slots[at].extra];
+    if (buffers[request.buffer].input != HOST) request.port = extra.port_out[RAMP];
+    if (request.port == NONE && slots[at].bits & FILTERED) {
+      request.counts = true;
+      if (!passes(extra.filter, request.head.data, control)) return true;
+    }
+  }
+  request.sides |= bit(RAMP);
+  return request.port != NONE || ramp_has_room(at);
+}
+
+void Network::State::move(const Request& request) {
+  const bool control = request.head.ready & CONTROL;
+  take(request.buffer);
+  if (request.counts) count_wavelet(extras[slots[request.slot].extra].filter, control);
+  const uint32_t sent = control ? obey(request.slot, request.head.data) : request.head.data;
+
+  const Slot& slot = slots[request.slot];
+  for (uint32_t links = request.sides & LINKS; links;) {
+    const uint32_t out = slot.out[static_cast<size_t>(next_bit(links))];
+    hops++;
+    if (out & TO_PORT) {
+      ports[out & ~TO_PORT].words.push_back({sent, slot.color, control});
+    } else if (out & TWO_BUFFERS) {
+      for (const uint32_t buffer : pairs[out & ~TWO_BUFFERS]) push(buffer, sent, control, now + timing.hop_cycles);
+    } else {
+      push(out, sent, control, now + timing.hop_cycles);
+    }
+  }
+  if (!(request.sides & bit(RAMP))) return;
+  // The CE gets a control wavelet as it came: popping would shift the data of its task.
+  if (request.port != NONE) {
+    ports[request.port].words.push_back({request.head.data, slot.color, control});
+  } else {
+    down_ramp(slot, request.head.data, control);
+  }
+}
+
+bool Network::State::ramp_has_room(uint32_t index) {
+  if (timing.ramp_out_cycles == 0) return sink->has_room(tile_of(slots[index]), slots[index].color);
+  if (slots[index].stage == NONE) {
+    const uint32_t stage = make_buffer(index, SIDES);
+    slots[index].stage = stage;
+  }
+  return buffers[slots[index].stage].count < timing.ramp_out_cycles;
+}
+
+void Network::State::down_ramp(const Slot& slot, uint32_t data, bool control) {
+  Router& router = routers[slot.router];
+  if (timing.ramp_out_cycles == 0) {
+    deliveries.push_back({router.tile, {data, slot.color, control}});
+    return;
+  }
+  put(buffers[slot.stage], slot.stage, data, control, now + timing.ramp_out_cycles);
+  router.stages |= 1u << slot.color;
+}
+
+// Carries out a control wavelet's leading command; the payload as it is sent on.
+uint32_t Network::State::obey(uint32_t index, uint32_t payload) {
+  Slot& slot = slots[index];
+  const Opcode opcode = leading_opcode(payload);
+  bool advanced = false;
+  switch (opcode) {
+    case Opcode::NOP:
+      break;
+    case Opcode::ADVANCE:
+      advanced = advance(slot);
+      break;
+    case Opcode::RESET:
+      slot.position = 0;
+      break;
+    case Opcode::TEARDOWN:
+      slot.bits |= STALLED;
+      teardowns.emplace_back(tile_of(slot), slot.color);
+      break;
+  }
+  refresh(slot);
+  switch (slot.pop) {
+    case PopMode::NO_POP:
+      return payload;
+    case PopMode::ALWAYS_POP:
+      return popped(payload);
+    case PopMode::POP_ON_ADVANCE:
+      return advanced ? popped(payload) : payload;
+    case PopMode::POP_ON_ADVANCE_NOP:
+      return advanced || opcode == Opcode::NOP ? popped(payload) : payload;
+  }
+  return payload;
+}
+
+void Network::evaluate(Cycle cycle) {
+  State& state = *state_;
+  state.now = cycle;
+  state.latest = std::max(state.latest, cycle);
+  std::swap(state.active, state.next);
+  std::swap(state.active_ports, state.next_ports);
+  state.next.clear();
+  state.next_ports.clear();
+  state.round++;
+  for (const uint32_t port : state.active_ports) state.inject(port);
+  for (const uint32_t router : state.active) {
+    if (!state.pass(router)) state.step(router);
+  }
+}
+
+void Network::commit(Cycle cycle) {
+  State& state = *state_;
+  for (const Delivery& delivery : state.deliveries) state.sink->deliver(delivery.tile, delivery.wavelet, cycle);
+  for (const auto& [tile, color] : state.teardowns) state.sink->teardown(tile, color, cycle);
+  for (const auto& [tile, color] : state.freed) state.sink->ramp_free(tile, color, cycle);
+  state.deliveries.clear();
+  state.teardowns.clear();
+  state.freed.clear();
+}
+
+Cycle Network::next_cycle() const {
+  return state_->next.empty() && state_->next_ports.empty() ? NEVER : state_->latest + 1;
+}
+
+}  // namespace openwafer

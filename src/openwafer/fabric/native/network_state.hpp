@@ -1,0 +1,244 @@
+// How the network lies in memory: routers, slots (a color of a router) and buffers (an input of a slot), by index.
+//
+// All are made when something is configured or first sent there: a tile without a route costs four bytes. A buffer's
+// entries carry the cycle from which they may leave, and a buffer remembers in which cycle it was last taken from: so
+// each router can be done in turn, and still sees every other as it was when the cycle began.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "network.hpp"
+
+namespace openwafer {
+
+constexpr uint32_t NONE = 0xffffffff;
+constexpr uint32_t TWO_BUFFERS = 0x80000000;  // flag of Slot::out: index of a pair, where color swap receives twice
+constexpr uint32_t TO_PORT = 0x40000000;      // flag of Slot::out: index of a port
+
+constexpr uint8_t HOST = 5;    // an input of its own: a port on RAMP
+constexpr int INPUTS = 6;      // the sides and HOST
+constexpr uint8_t bit(int side) { return static_cast<uint8_t>(1u << side); }
+
+inline Side opposite(Side side) {
+  constexpr Side of[] = {EAST, WEST, NORTH, SOUTH, RAMP, SIDES};
+  return of[side];
+}
+
+struct Entry {
+  uint32_t data;
+  uint32_t ready;  // cycle from which it may leave, in 31 bits; lowest bit: control
+};
+
+constexpr uint32_t CONTROL = 1;  // in Entry::ready
+
+struct Buffer {
+  uint32_t slot, router;
+  uint32_t taken;   // low bits of the cycle in which the last wavelet left
+  uint32_t source;  // the router that fills it, or NONE
+  uint8_t head = 0, count = 0;
+  uint8_t input = 0;
+  bool from_port = false;
+  bool refused = false;  // the CE was refused and wants to know of room
+};
+
+// Switch position: masks that replace rx and tx; 0 leaves them. A position without either is invalid.
+struct Position {
+  uint8_t rx = 0, tx = 0;
+};
+
+enum SlotBit : uint8_t {
+  RING = 1,
+  SWAP_X = 2,
+  SWAP_Y = 4,
+  STALLED = 8,          // teardown in progress
+  POINT_TO_POINT = 16,  // kept for readers of the register; changes nothing here
+  FILTERED = 32,
+};
+
+struct Slot {
+  std::array<uint32_t, 4> out;  // the buffer at the other end of each link; NONE until it is needed
+  std::array<uint32_t, 5> in;   // buffers by side
+  uint32_t stage = NONE;        // the buffer on the ramp to the CE
+  uint32_t extra = NONE;        // what few slots have
+  uint32_t router = NONE;
+  uint8_t rx = 0, tx = 0;  // of the current position
+  uint8_t open = 0;        // inputs that are taken from: rx and HOST, or none in teardown
+  uint8_t filled = 0;      // inputs with wavelets
+  uint8_t base_rx = 0, base_tx = 0;
+  uint8_t color = 0;
+  uint8_t position = 0;
+  std::array<Position, 3> positions;
+  uint8_t bits = 0;
+  PopMode pop = PopMode::NO_POP;
+};
+
+struct Router {
+  Tile tile = 0;
+  uint32_t first = NONE;   // of `colors_of`: its slots in the order of colors
+  uint32_t filled = 0;     // mask of colors with wavelets
+  uint32_t stages = 0;     // mask of colors with wavelets on the ramp
+  uint32_t queued = 0;     // the round for which it is on the active list
+  uint32_t colors = 0;     // mask of colors with a slot
+  std::array<uint8_t, COLORS> place;  // color -> place behind `first`
+};
+
+struct Port {
+  Tile tile;
+  Side side;
+  uint8_t color;
+  bool into_fabric;
+  uint32_t buffer = NONE;  // of an input
+  bool active = false;
+  size_t next = 0;  // of an input: the first word that the fabric has not taken; of an output: that the host has not
+  std::vector<Wavelet> words;
+};
+
+struct Extra {
+  Filter filter;
+  uint32_t host = NONE;  // the buffer of HOST
+  std::array<uint32_t, SIDES> port_in, port_out;
+  Extra() {
+    port_in.fill(NONE);
+    port_out.fill(NONE);
+  }
+};
+
+struct Delivery {
+  Tile tile;
+  Wavelet wavelet;
+};
+
+struct Network::State {
+  uint32_t width, height;
+  bool color_swap;
+  NetworkTiming timing;
+  uint32_t stride, wrap;  // entries of a buffer in memory, a power of two, and that less one
+  RampSink* sink = nullptr;
+
+  std::vector<uint32_t> router_of;  // by tile
+  std::vector<Router> routers;
+  std::vector<uint32_t> slots_of;  // blocks of a router's slots, see Router::first
+  std::vector<Slot> slots;
+  std::vector<Buffer> buffers;
+  std::vector<Entry> entries;  // `stride` for each buffer
+  std::vector<Extra> extras;
+  std::vector<std::array<uint32_t, 2>> pairs;
+  std::vector<Port> ports;
+
+  std::vector<uint32_t> active, next;  // routers of this round and of the next
+  std::vector<uint32_t> active_ports, next_ports;
+  uint32_t round = 1;  // of `next`
+  Cycle latest = 0;    // the last cycle in which anything was done
+  Cycle now = 0;       // of the current evaluate()
+  std::vector<Delivery> deliveries;
+  std::vector<std::pair<Tile, uint8_t>> teardowns, freed;
+  std::optional<Failure> failure;
+  Cycle failed_at = 0;
+  uint64_t hops = 0;
+
+  // --- network.cpp: places ---
+  uint32_t slot_at(Tile tile, uint8_t color) const;
+  uint32_t make_slot(Tile tile, uint8_t color);
+  uint32_t make_buffer(uint32_t slot, uint8_t input);
+  uint32_t input_buffer(uint32_t slot, uint8_t input);
+  uint32_t neighbour(Tile tile, Side side) const;
+  Extra& extra(uint32_t slot);
+  // The slots that receive `color` by `input` at `tile`: by color swap another one, or two, or none.
+  std::array<uint32_t, 2> receivers(Tile tile, uint8_t color, uint8_t input) const;
+  uint32_t resolve(uint32_t slot, Side side);
+  void forget_links(Tile tile, uint8_t color);
+  void wake(uint32_t router);
+  void wake_port(uint32_t port);
+  void fail(Tile tile, uint8_t color, Side side);
+  Tile tile_of(const Slot& slot) const { return routers[slot.router].tile; }
+
+  // --- network_registers.cpp: a route ---
+  void refresh(Slot& slot);
+  bool advance(Slot& slot);
+  // A color in teardown may get its route later.
+  static bool routed(const Slot& slot) { return slot.base_rx | slot.base_tx | (slot.bits & STALLED); }
+
+  // --- network_cycle.cpp: one cycle ---
+  struct Request {
+    uint32_t buffer, slot;
+    uint32_t age;  // cycles since the buffer was last taken from
+    Entry head;
+    uint32_t port;  // in place of the CE, or NONE
+    uint8_t sides;  // links, and the ramp if it goes down there
+    bool counts;    // the filter counts it
+  };
+  bool leaves_now(const Entry& head) const;
+  bool had_room(const Buffer& buffer) const;  // as the cycle began
+  bool had_room_at(uint32_t out) const;
+  void put(Buffer& buffer, uint32_t index, uint32_t data, bool control, Cycle ready);
+  void push(uint32_t buffer, uint32_t data, bool control, Cycle ready);
+  void take(uint32_t buffer);
+  void inject(uint32_t port);
+  bool drain_stages(uint32_t router, bool& waits);
+  bool pass(uint32_t router);
+  void step(uint32_t router);
+  bool has_way(Request& request);
+  void move(const Request& request);
+  bool ramp_has_room(uint32_t slot);
+  void down_ramp(const Slot& slot, uint32_t data, bool control);
+  uint32_t obey(uint32_t slot, uint32_t payload);
+};
+
+// --- what every part does with buffers ---
+
+inline bool Network::State::leaves_now(const Entry& head) const {
+  return static_cast<int32_t>((static_cast<uint32_t>(now) << 1) - (head.ready & ~CONTROL)) >= 0;
+}
+
+inline bool Network::State::had_room(const Buffer& buffer) const {
+  return buffer.count + uint32_t{buffer.taken == static_cast<uint32_t>(now)} < timing.buffer_wavelets;
+}
+
+inline void Network::State::put(Buffer& buffer, uint32_t index, uint32_t data, bool control, Cycle ready) {
+  entries[size_t{index} * stride + ((buffer.head + buffer.count) & wrap)] = {
+      data, static_cast<uint32_t>(ready) << 1 | (control ? CONTROL : 0)};
+  buffer.count++;
+}
+
+inline void Network::State::wake(uint32_t index) {
+  Router& router = routers[index];
+  if (router.queued == round) return;
+  router.queued = round;
+  next.push_back(index);
+}
+
+inline void Network::State::push(uint32_t index, uint32_t data, bool control, Cycle ready) {
+  Buffer& buffer = buffers[index];
+  put(buffer, index, data, control, ready);
+  if (buffer.count == 1) {
+    Slot& slot = slots[buffer.slot];
+    slot.filled |= bit(buffer.input);
+    routers[buffer.router].filled |= 1u << slot.color;
+  }
+  wake(buffer.router);
+}
+
+inline void Network::State::take(uint32_t index) {
+  Buffer& buffer = buffers[index];
+  buffer.head = static_cast<uint8_t>((buffer.head + 1) & wrap);
+  buffer.taken = static_cast<uint32_t>(now);
+  if (--buffer.count == 0) {
+    Slot& slot = slots[buffer.slot];
+    slot.filled &= static_cast<uint8_t>(~bit(buffer.input));
+    if (slot.filled == 0) routers[buffer.router].filled &= ~(1u << slot.color);
+  }
+  if (buffer.source != NONE && routers[buffer.source].filled) wake(buffer.source);
+  if (!(buffer.refused | buffer.from_port)) return;
+  if (buffer.refused) {
+    buffer.refused = false;
+    freed.emplace_back(tile_of(slots[buffer.slot]), slots[buffer.slot].color);
+  }
+  if (buffer.from_port) {
+    const size_t side = buffer.input == HOST ? size_t{RAMP} : buffer.input;
+    wake_port(extras[slots[buffer.slot].extra].port_in[side]);
+  }
+}
+
+}  // namespace openwafer

@@ -1,0 +1,207 @@
+// One cycle of a PE: what is due, which task begins, which thread has the datapath, what leaves through the ramp.
+//
+// Microthreads and the main thread's operation share one issue slot. High and medium microthreads come before the main
+// thread, low ones behind it, and equals take turns.
+#include <algorithm>
+
+#include "machine.hpp"
+#include "pe.hpp"
+
+namespace openwafer {
+
+namespace {
+
+// A larger rank goes first: 3 high, 2 medium, 1 the main thread, 0 low.
+int rank(const Operation& operation) {
+  if (operation.thread == MAIN_THREAD) return 1;
+  return operation.priority >= 2 ? operation.priority : 0;
+}
+
+}  // namespace
+
+Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uint16_t row)
+    : machine_(machine), program_(program), tile_(tile) {
+  x = column;
+  y = row;
+  memory_bytes = program.memory_bytes;
+  memory_.assign(program.memory_bytes, 0);
+  std::copy(program.memory.begin(), program.memory.end(), memory_.begin());
+  memory = memory_.data();
+  costs = program.costs.data();
+  constants = program.constants.data();
+  active_ = program.initially_active;
+  blocked_ = program.initially_blocked;
+  blocked_control_ = program.initially_blocked_control;
+  open_channels_ = program.open_channels;
+  elements_.half = program.half;
+  elements_.random_steps = machine.timing().prng_steps;
+  std::fill(std::begin(queue_of_color_), std::end(queue_of_color_), NO_QUEUE);
+  inputs_.resize(machine.timing().input_depth.size());
+  outputs_.resize(machine.timing().output_depth.size() + 1);  // the last one: for DSDs without a queue
+  for (const Program::QueueBinding& binding : program.queues) {
+    WaveletQueue& queue = (binding.input ? inputs_ : outputs_)[binding.number];
+    queue.allocate((binding.input ? machine.timing().input_depth : machine.timing().output_depth)[binding.number]);
+    queue.color = binding.color;
+    queue.priority = binding.priority;
+    if (binding.input && binding.color < COLORS) queue_of_color_[binding.color] = binding.number;
+  }
+  if (!machine.wse3()) {
+    for (uint8_t color = 0; color < COLORS; ++color) {
+      if (program.data[color].entry != nullptr || ((program.open_channels >> color) & 1)) bind_automatic(color);
+    }
+  }
+  for (const Program::FifoBinding& binding : program.fifos) {
+    if (fifos_.size() <= binding.number) fifos_.resize(binding.number + 1u);
+    Fifo& fifo = fifos_[binding.number];
+    fifo.base = binding.address;
+    fifo.bytes = binding.bytes;
+    fifo.activate_push = binding.activate_push;
+    fifo.activate_pop = binding.activate_pop;
+  }
+  for (const Program::PreloadBinding& preload : program.preloads) {
+    load_dsr(preload.file, preload.number, preload.descriptor, &preload.vector);
+  }
+  clock = 0;  // what was loaded before the start cost nothing
+  for (const auto& [target, id] : program.blocked) apply_task_action(Action::BLOCK, target, id, 0);
+  for (const auto& [address, value] : program.config) config_write(address, value);
+}
+
+Cycle Pe::step(Cycle cycle) {
+  now_ = cycle;
+  // 1. What was to happen by now: activations, configuration.
+  if (!events_.empty()) apply_events(cycle);
+  // 2. The main thread, if it has come to its operation.
+  if (main_ == Main::WAIT_ISSUE && clock <= cycle && issue_pending(cycle) == Status::DONE && !machine_.failed()) {
+    resume(cycle);
+  }
+  if (main_ == Main::WAIT_MAP && clock <= cycle && map_ready(cycle)) {
+    map_fetch(cycle);
+    resume(cycle);
+  }
+  // 3. The next task.
+  Choice choice;
+  if (main_ == Main::IDLE && main_free_ <= cycle && !machine_.failed() && choose(cycle, choice)) {
+    start_task(choice, cycle);
+  }
+  // 4. One issue of the datapath.
+  if (active_threads_ != 0 && !machine_.failed()) datapath(cycle);
+  if (main_ == Main::WAIT_OPERATION && ((active_threads_ >> MAIN_THREAD) & 1) == 0 && !machine_.failed()) resume(cycle);
+  // 5. One wavelet through the ramp.
+  drain(cycle);
+  if (machine_.failed()) return NEVER;
+  return next_cycle(cycle);
+}
+
+void Pe::datapath(Cycle cycle) {
+  Operation* best = nullptr;
+  for (int i = 1; i <= THREADS + 1; ++i) {
+    const int id = (last_thread_ + i) % (THREADS + 1);
+    if (((active_threads_ >> id) & 1) == 0) continue;
+    Operation& operation = *threads_[id];
+    if (best != nullptr && rank(operation) <= rank(*best)) continue;
+    if (issuable(operation, cycle) > 0) {
+      best = &operation;
+    } else {
+      note_shortage(operation);
+    }
+  }
+  if (best == nullptr) return;
+  last_thread_ = best->thread;
+  issue(*best, cycle);
+}
+
+bool Pe::queue_in_use(uint8_t queue) const {
+  for (int id = 0; id <= THREADS; ++id) {
+    if (((active_threads_ >> id) & 1) == 0) continue;
+    const Operation& operation = *threads_[id];
+    for (int i = 0; i < operation.source_count; ++i) {
+      if (operation.sources[i].kind == Kind::FABRIC_IN && operation.sources[i].queue == queue) return true;
+    }
+  }
+  return false;
+}
+
+Wavelet Pe::pop_input(uint8_t queue, Cycle cycle) {
+  const Wavelet wavelet = inputs_[queue].pop();
+  machine_.network().wake(tile_, wavelet.color, cycle);
+  return wavelet;
+}
+
+void Pe::push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle) { outputs_[queue].push(wavelet, cycle + 1); }
+
+bool Pe::has_room(uint8_t color) const {
+  const uint8_t queue = queue_of_color_[color];
+  return queue != NO_QUEUE && inputs_[queue].room() > 0;
+}
+
+void Pe::deliver(const Wavelet& wavelet, Cycle cycle) {
+  inputs_[queue_of_color_[wavelet.color]].push(wavelet, cycle + machine_.timing().landing_cycles);
+  ++statistics.wavelets_in;
+  if (machine_.trace.wavelets) machine_.trace.add(cycle, x, y, TraceKind::WAVELET_IN, wavelet.color, wavelet.data);
+}
+
+// One wavelet a cycle goes from the output queues to the router; queues take turns.
+void Pe::drain(Cycle cycle) {
+  output_blocked_ = false;
+  bool offered = false;
+  const auto count = static_cast<uint8_t>(outputs_.size());
+  for (uint8_t i = 1; i <= count && !offered; ++i) {
+    const auto index = static_cast<uint8_t>((last_output_ + i) % count);
+    WaveletQueue& queue = outputs_[index];
+    if (queue.count() == 0 || queue.front().ready > cycle) continue;
+    const Wavelet& wavelet = queue.front().wavelet;
+    const bool taken = machine_.streams_out(wavelet.color) ? machine_.offer_stream(tile_, wavelet)
+                                                           : machine_.network().offer(tile_, wavelet, cycle);
+    if (!taken) {
+      output_blocked_ = true;
+      continue;
+    }
+    if (machine_.trace.wavelets) machine_.trace.add(cycle, x, y, TraceKind::WAVELET_OUT, wavelet.color, wavelet.data);
+    queue.pop();
+    ++statistics.wavelets_out;
+    last_output_ = index;
+    offered = true;
+  }
+  if (offered) output_blocked_ = false;  // what another queue holds is tried in the next cycle
+  flush_queues();
+}
+
+// @queue_flush: an empty queue activates the teardown handler.
+void Pe::flush_queues() {
+  const auto look = [&](std::vector<WaveletQueue>& queues) {
+    for (WaveletQueue& queue : queues) {
+      if (!queue.flushing || queue.count() > 0) continue;
+      queue.flushing = false;
+      if (queue.color < COLORS) teardown(queue.color);
+    }
+  };
+  look(inputs_);
+  look(outputs_);
+}
+
+Cycle Pe::next_cycle(Cycle cycle) {
+  const Cycle soon = cycle + 1;
+  Cycle next = NEVER;
+  const auto want = [&](Cycle when) { next = std::min(next, std::max(when, soon)); };
+  if (!events_.empty()) want(events_.front().cycle);
+  // A task that has run ahead ends the machine's time no earlier than its own.
+  if (main_ == Main::IDLE && (main_free_ > soon || has_candidate(std::max(soon, main_free_)))) want(main_free_);
+  if (main_ == Main::WAIT_ISSUE) want(clock);
+  if (main_ == Main::WAIT_MAP && map_ready(std::max(soon, clock))) want(clock);
+  for (int id = 0; id <= THREADS; ++id) {
+    if (((active_threads_ >> id) & 1) == 0) continue;
+    const Operation& operation = *threads_[id];
+    if (issuable(operation, std::max(operation.ready, soon)) > 0) want(operation.ready);
+  }
+  for (const WaveletQueue& queue : inputs_) {
+    if (queue.count() > 0 && queue.front().ready > cycle) want(queue.front().ready);
+  }
+  if (!output_blocked_) {
+    for (const WaveletQueue& queue : outputs_) {
+      if (queue.count() > 0) want(queue.front().ready);
+    }
+  }
+  return next;
+}
+
+}  // namespace openwafer

@@ -1,0 +1,409 @@
+// Vector operations: how long they are, what they cost, how they begin, take elements and end.
+//
+// Operations on memory alone are done at once where nothing else of the PE could interfere, and charge their cycles to
+// the main thread's clock. All others go element group by element group through the datapath (thread.cpp).
+#include <algorithm>
+#include <cstring>
+
+#include "machine.hpp"
+#include "pe.hpp"
+
+namespace openwafer {
+
+namespace {
+
+// Elements a cycle that a stride allows (public reference, "SIMD Mode"); stride in 16-bit words.
+uint16_t stride_limit(int stride) {
+  if (stride == 0 || stride == 1) return 0xffff;
+  switch (((stride % 8) + 8) % 8) {
+    case 0: return 1;
+    case 1:
+    case 7:
+    case 4: return 2;
+    default: return 0xffff;
+  }
+}
+
+// A control wavelet that advances switches and that no compute element sees: SWITCH_ADV, then NOP, no entry point.
+constexpr uint32_t ADVANCE_PAYLOAD = 0x95f9249;
+// control_transform marks a control wavelet by the two top bits of its index.
+constexpr uint32_t CONTROL_MARK = 0xc0000000;
+
+bool has_memory(const Operand& operand) { return operand.kind == Kind::MEMORY; }
+int inner_stride(const Operand& operand) { return operand.four_dims ? operand.strides[3] : operand.step / 2; }
+
+}  // namespace
+
+Status Pe::vector(const Vector& vector, const OperandArgument* arguments) {
+  if (vector.operation >= kernel_count()) {
+    fail(vector.location, "vector operation " + std::to_string(vector.operation) + " does not exist");
+    return Status::FAILED;
+  }
+  Operation operation;
+  operation.vector = vector;
+  operation.asynchronous = vector.asynchronous != 0;
+  const Kernel& kernel = kernel_of(vector.operation);
+  const bool filter = kernel.name == std::string_view(FILTER_OPERATION);
+  const int expected = filter ? 1 : kernel.sources + 1;
+  if (vector.operands != expected) {
+    fail(vector.location, std::string("@") + kernel.name + " takes " + std::to_string(expected) + " operands, not " +
+                              std::to_string(vector.operands));
+    return Status::FAILED;
+  }
+  operation.source_count = kernel.sources;
+  int argument = 0;
+  if (!filter && !resolve(arguments[argument++], true, kernel.destination_bytes, operation.destination,
+                          operation.vector, operation.asynchronous)) {
+    return Status::FAILED;
+  }
+  for (int i = 0; i < kernel.sources; ++i) {
+    if (!resolve(arguments[argument++], false, kernel.source_bytes[i], operation.sources[i], operation.vector,
+                 operation.asynchronous)) {
+      return Status::FAILED;
+    }
+  }
+  if (!prepare(operation)) return Status::FAILED;
+  if (!operation.uses_fabric && !operation.asynchronous && active_threads_ == 0) {
+    run_at_once(operation);
+    return machine_.failed() ? Status::FAILED : Status::DONE;
+  }
+  if (threads_[MAIN_THREAD] == nullptr) threads_[MAIN_THREAD] = std::make_unique<Operation>();
+  *threads_[MAIN_THREAD] = operation;
+  main_ = Main::WAIT_ISSUE;
+  return clock <= now_ ? issue_pending(now_) : Status::WAITING;
+}
+
+// Length, width and priority. The length is that of the first source, else of the next, else of the destination, that
+// has one; where only scalars and pointers take part, it is 1.
+bool Pe::prepare(Operation& operation) {
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  const Timing& timing = machine_.timing();
+  uint32_t length = 0;
+  bool lengthless = true;
+  const auto measure = [&](const Operand& operand, bool writes) {
+    uint32_t own = operand.length;
+    if (operand.kind == Kind::FIFO) {
+      const Fifo& fifo = fifos_[operand.queue];
+      own = writes ? fifo.write_length : fifo.read_length;
+    } else if (operand.kind != Kind::SCALAR && operand.kind != Kind::NONE && !operand.pointer) {
+      lengthless = false;
+    }
+    if (length == 0) length = own;
+  };
+  for (int i = 0; i < operation.source_count; ++i) measure(operation.sources[i], false);
+  measure(operation.destination, true);
+  operation.remaining = length == 0 && lengthless ? 1 : length;
+
+  operation.width = timing.width[operation.vector.operation];
+  operation.each_operand([&](const Operand& operand) {
+    if (operand.fabric() || operand.kind == Kind::FIFO) operation.uses_fabric = true;
+    if (operand.kind == Kind::MEMORY && timing.stride_limits) {
+      operation.width = std::min(operation.width, stride_limit(inner_stride(operand)));
+    }
+  });
+  if (operation.remaining == ENDLESS && !operation.uses_fabric) {
+    fail(operation.vector.location, std::string("@") + kernel.name + " on memory has no end; set a length");
+    return false;
+  }
+  const Operand *first = nullptr, *second = nullptr;
+  for (int i = 0; i < operation.source_count; ++i) {
+    if (!has_memory(operation.sources[i])) continue;
+    (first == nullptr ? first : second) = &operation.sources[i];
+  }
+  operation.group_cycles = 1;
+  if (first != nullptr && second != nullptr && inner_stride(*first) == inner_stride(*second) &&
+      first->address != second->address && ((first->address ^ second->address) >> 1) % 4 == 0) {
+    operation.group_cycles = static_cast<uint8_t>(1 + timing.bank_conflict_cycles);
+  }
+  if (operation.vector.priority != 0) operation.priority = operation.vector.priority;
+  // A pointer as destination and a scalar as first source is a reduction: the value goes from element to element.
+  operation.fold = operation.destination.pointer && operation.source_count == 2 &&
+                   operation.sources[0].kind == Kind::SCALAR;
+  return true;
+}
+
+bool Pe::bulk_operand(Operation& operation, Operand& operand, uint8_t bytes, Run& run) {
+  const uint32_t count = operation.remaining;
+  if (operand.kind != Kind::MEMORY) {
+    run.value = operand.value;
+    return true;
+  }
+  const int64_t last = int64_t{operand.address} + int64_t{operand.step} * (count - 1);
+  const int64_t low = std::min<int64_t>(operand.address, last), high = std::max<int64_t>(operand.address, last);
+  if (low < 0 || high + bytes > memory_bytes) return false;  // the slow path finds the element and says which
+  run.address = memory_.data() + operand.address;
+  run.step = operand.step;
+  operand.address = static_cast<uint16_t>(operand.address + operand.step * static_cast<int32_t>(count));
+  return true;
+}
+
+void Pe::run_at_once(Operation& operation) {
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  const uint32_t count = operation.remaining;
+  const uint32_t groups = (count + operation.width - 1) / operation.width;
+  const Cycle begin = clock;
+  clock += machine_.timing().setup_cycles[operation.source_count] + uint64_t{groups} * operation.group_cycles;
+  machine_.trace.add(begin, x, y, TraceKind::VECTOR_START, MAIN_THREAD,
+                     operation.vector.operation | operation.vector.location << 8);
+  bool simple = count > 0;
+  operation.each_operand([&](const Operand& operand) { simple = simple && !operand.four_dims; });
+  if (simple) {
+    Run destination, sources[3];
+    Operation before = operation;
+    bool inside = bulk_operand(operation, operation.destination, kernel.destination_bytes, destination);
+    for (int i = 0; i < operation.source_count; ++i) {
+      inside = inside && bulk_operand(operation, operation.sources[i], kernel.source_bytes[i], sources[i]);
+    }
+    if (inside) {
+      kernel.bulk(elements_, destination, sources, count, operation.fold);
+      operation.done = count;
+    } else {
+      operation = before;
+      simple = false;
+    }
+  }
+  if (!simple) issue_elements(operation, count, clock);
+  save_registers(operation);
+  machine_.trace.add(clock, x, y, TraceKind::VECTOR_END, MAIN_THREAD,
+                     operation.vector.operation | operation.vector.location << 8);
+}
+
+// The main thread has come to the cycle in which its operation begins.
+Status Pe::issue_pending(Cycle cycle) {
+  Operation& operation = *threads_[MAIN_THREAD];
+  const Timing& timing = machine_.timing();
+  main_ = Main::IDLE;
+  const uint32_t setup =
+      operation.uses_fabric ? timing.fabric_setup_cycles : timing.setup_cycles[operation.source_count];
+  clock = std::max(clock, cycle);
+  operation.ready = cycle + setup;
+  operation.started = cycle;
+  if (operation.asynchronous) {
+    if (!start_thread(operation, cycle)) return Status::FAILED;
+    clock += timing.start_cycles;
+    return Status::DONE;
+  }
+  operation.thread = MAIN_THREAD;
+  operation.priority = 0;
+  operation.active = true;
+  active_threads_ |= 1u << MAIN_THREAD;
+  main_ = Main::WAIT_OPERATION;
+  machine_.trace.add(cycle, x, y, TraceKind::VECTOR_START, MAIN_THREAD,
+                     operation.vector.operation | operation.vector.location << 8);
+  if (operation.remaining == 0) {
+    finish(operation, cycle);
+    main_ = Main::IDLE;
+    return Status::DONE;
+  }
+  return Status::WAITING;
+}
+
+// The microthread's id: as given; else the output queue's number; else that of the first input queue.
+bool Pe::start_thread(Operation& operation, Cycle cycle) {
+  uint8_t id = operation.vector.thread;
+  if (id == 0xff && operation.destination.kind == Kind::FABRIC_OUT) id = operation.destination.queue;
+  for (int i = 0; id == 0xff && i < operation.source_count; ++i) {
+    if (operation.sources[i].kind == Kind::FABRIC_IN) id = operation.sources[i].queue;
+  }
+  const uint32_t location = operation.vector.location;
+  if (id >= std::min<uint32_t>(machine_.timing().threads, THREADS)) {
+    fail(location, std::string("@") + operation_name(operation.vector.operation) +
+                       " is asynchronous but has no microthread: " +
+                       (id == 0xff ? std::string("it has no fabric operand") : "id " + std::to_string(id)) +
+                       "; give it a queue or microthread of 0 to " + std::to_string(machine_.timing().threads - 1));
+    return false;
+  }
+  if ((active_threads_ >> id) & 1) {
+    const Operation& other = *threads_[id];
+    fail(location, "re-entry of microthread " + std::to_string(id) + ": @" +
+                       operation_name(operation.vector.operation) + " begins while @" +
+                       operation_name(other.vector.operation) + " at " + place(other.vector.location) +
+                       " still uses it; wait for its end (activate or unblock a task), or use another queue");
+    return false;
+  }
+  if (threads_[id] == nullptr) threads_[id] = std::make_unique<Operation>();
+  Operation& thread = *threads_[id];
+  thread = operation;
+  thread.thread = id;
+  thread.active = true;
+  active_threads_ |= 1u << id;
+  machine_.trace.add(cycle, x, y, TraceKind::VECTOR_START, id, thread.vector.operation | location << 8);
+  if (thread.remaining == 0) finish(thread, cycle);
+  return true;
+}
+
+// How many elements the operation could take in this cycle.
+uint32_t Pe::issuable(const Operation& operation, Cycle cycle) const {
+  if (operation.ready > cycle) return 0;
+  if (operation.thread < THREADS && ((blocked_threads_ >> operation.thread) & 1)) return 0;
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  uint32_t count = std::min<uint32_t>(operation.width, operation.remaining);
+  bool fifo_ends = false;
+  const auto limit = [&](const Operand& operand, uint8_t bytes, bool writes) {
+    switch (operand.kind) {
+      case Kind::FABRIC_IN: {
+        const WaveletQueue& queue = inputs_[operand.queue];
+        const uint8_t wavelets = queue.ready(cycle, operand.simd >= 2 ? 2 : 1);
+        if (wavelets > 0 && operation.vector.control != Action::NONE && queue.front().wavelet.control) return;
+        uint32_t room = operand.simd != 0 ? operand.packed + 2u * wavelets : wavelets;
+        if (operand.simd == 2 && room < std::min<uint32_t>(4, operation.remaining)) room = 0;
+        count = std::min(count, room);
+        return;
+      }
+      case Kind::FABRIC_OUT: {
+        const uint8_t room = std::min<uint8_t>(outputs_[operand.queue].room(), operand.simd >= 2 ? 2 : 1);
+        count = std::min<uint32_t>(count, operand.simd != 0 ? 2u * room - (room > 0 ? operand.packed : 0u) : room);
+        return;
+      }
+      case Kind::FIFO: {
+        const Fifo& fifo = fifos_[operand.queue];
+        const uint32_t room = (writes ? fifo.bytes - fifo.used : fifo.used) / bytes;
+        if (room == 0 && !operation.asynchronous) fifo_ends = true;
+        count = std::min(count, room);
+        return;
+      }
+      default: return;
+    }
+  };
+  limit(operation.destination, kernel.destination_bytes, true);
+  for (int i = 0; i < operation.source_count; ++i) limit(operation.sources[i], kernel.source_bytes[i], false);
+  return fifo_ends ? 1 : count;
+}
+
+// A control wavelet at the head of a source, where the operation has an action for it: the operation ends.
+bool Pe::take_control(Operation& operation, Cycle cycle) {
+  if (operation.vector.control == Action::NONE) return false;
+  for (int i = 0; i < operation.source_count; ++i) {
+    const Operand& source = operation.sources[i];
+    if (source.kind != Kind::FABRIC_IN || source.packed > 0) continue;
+    if (inputs_[source.queue].ready(cycle, 1) == 0 || !inputs_[source.queue].front().wavelet.control) continue;
+    pop_input(source.queue, cycle);
+    operation.vector.end = operation.vector.control;
+    operation.vector.end_target = operation.vector.control_target;
+    operation.vector.end_id = operation.vector.control_id;
+    finish(operation, cycle);
+    return true;
+  }
+  return false;
+}
+
+void Pe::issue(Operation& operation, Cycle cycle) {
+  ++statistics.busy;
+  if (take_control(operation, cycle)) return;
+  if (kernel_of(operation.vector.operation).name == std::string_view(FILTER_OPERATION)) {
+    issue_filter(operation, cycle);
+    return;
+  }
+  if (!operation.asynchronous && note_shortage(operation)) {  // an empty or full FIFO ends a synchronous operation
+    operation.ended_early = true;
+    finish(operation, cycle);
+    return;
+  }
+  issue_elements(operation, issuable(operation, cycle), cycle);
+  operation.ready = cycle + operation.group_cycles;
+  if (operation.remaining == 0) finish(operation, cycle + operation.group_cycles - 1);
+}
+
+// @dfilt: drops wavelets until `length` control wavelets have come.
+void Pe::issue_filter(Operation& operation, Cycle cycle) {
+  const Wavelet wavelet = pop_input(operation.sources[0].queue, cycle);
+  operation.ready = cycle + 1;
+  ++operation.done;
+  if (wavelet.control && operation.remaining != ENDLESS && --operation.remaining == 0) finish(operation, cycle);
+}
+
+void Pe::issue_elements(Operation& operation, uint32_t count, Cycle cycle) {
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t value[3] = {};
+    for (int s = 0; s < operation.source_count; ++s) {
+      value[s] = read_element(operation, operation.sources[s], kernel.source_bytes[s], cycle);
+    }
+    uint32_t result = kernel.element(elements_, value[0], value[1], value[2]);
+    if (kernel.destination_bytes == 2) result &= 0xffff;
+    if (operation.remaining != ENDLESS) --operation.remaining;
+    ++operation.done;
+    write_element(operation, operation.destination, kernel.destination_bytes, result, cycle, operation.remaining == 0);
+    if (operation.fold) operation.sources[0].value = result;
+    if (machine_.failed()) return;
+  }
+}
+
+uint32_t Pe::read_element(Operation& operation, Operand& operand, uint8_t bytes, Cycle cycle) {
+  switch (operand.kind) {
+    case Kind::MEMORY: {
+      const uint32_t value = load(operand.address, bytes, operation.vector.location, operation.vector.operation);
+      operand.advance();
+      return value;
+    }
+    case Kind::FIFO: return fifo_pop(fifos_[operand.queue], bytes, cycle);
+    case Kind::FABRIC_IN: {
+      if (operand.simd != 0) {
+        if (operand.packed == 0) {
+          operand.latch = pop_input(operand.queue, cycle).data;
+          operand.packed = 2;
+        }
+        const uint32_t value = operand.latch & 0xffff;
+        operand.latch >>= 16;
+        --operand.packed;
+        return value;
+      }
+      const Wavelet wavelet = pop_input(operand.queue, cycle);
+      uint32_t value = wavelet.data;
+      if (operand.control_transform && wavelet.control) value |= CONTROL_MARK;
+      return bytes == 2 ? value & 0xffff : value;
+    }
+    default: return operand.value;
+  }
+}
+
+void Pe::write_element(Operation& operation, Operand& operand, uint8_t bytes, uint32_t value, Cycle cycle, bool last) {
+  switch (operand.kind) {
+    case Kind::MEMORY:
+      store(operand.address, bytes, value, operation.vector.location, operation.vector.operation);
+      operand.advance();
+      return;
+    case Kind::FIFO: fifo_push(fifos_[operand.queue], bytes, value, cycle); return;
+    case Kind::FABRIC_OUT: {
+      Wavelet wavelet{value, operand.color, (operand.flags & CONTROL) != 0};
+      if (operand.simd != 0) {
+        operand.latch |= value << (16 * operand.packed);
+        if (++operand.packed < 2 && !last) return;
+        wavelet.data = operand.latch;
+        operand.latch = 0;
+        operand.packed = 0;
+      } else if (bytes == 2 && (operand.flags & INDEXED) != 0) {
+        wavelet.data = value | static_cast<uint32_t>(operand.index) << 16;
+      }
+      if (operand.control_transform && (wavelet.data & CONTROL_MARK) == CONTROL_MARK) {
+        wavelet.data &= ~CONTROL_MARK;
+        wavelet.control = true;
+      }
+      push_output(operand.queue, wavelet, cycle);
+      if (last && (operand.flags & ADVANCE_SWITCH) != 0) {
+        push_output(operand.queue, {ADVANCE_PAYLOAD, operand.color, true}, cycle);
+      }
+      return;
+    }
+    default: return;
+  }
+}
+
+void Pe::finish(Operation& operation, Cycle cycle) {
+  operation.active = false;
+  active_threads_ &= ~(1u << operation.thread);
+  save_registers(operation);
+  const Cycle end = cycle + 1 + machine_.timing().completion_cycles;
+  const Vector& vector = operation.vector;
+  machine_.trace.add(end, x, y, TraceKind::VECTOR_END, operation.thread, vector.operation | vector.location << 8);
+  if (vector.end != Action::NONE && vector.end != Action::TERMINATE) {
+    at({Event::TASK, vector.end, vector.end_target, vector.end_id, 0, 0, end});
+  }
+  if (vector.unblock != 0) at({Event::TASK, Action::UNBLOCK, vector.unblock_target, vector.unblock_id, 0, 0, end});
+  if (operation.thread == MAIN_THREAD) {
+    statistics.stalled += end > operation.started ? end - operation.started : 0;
+    clock = std::max<Cycle>(clock, operation.uses_fabric ? end : cycle + 1);
+  }
+}
+
+}  // namespace openwafer
