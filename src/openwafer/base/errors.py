@@ -9,6 +9,8 @@ WaferError
 ├── NumericsError         a loss or a gradient is NaN or infinite
 ├── StorageError          the disk is full or refuses a write
 ├── CslError              a CSL program is wrong; `csl` adds the places in it
+├── FabricError           a program did what the wafer forbids
+│   └── StalledError      nothing on the fabric can go on, and the host waits
 └── RoleError             a role of the cluster failed
     ├── RoleLost          a role's process ended without saying why
     └── StallError        a role waited longer than it may
@@ -51,6 +53,14 @@ class StorageError(WaferError):
 
 class CslError(WaferError):
     """A CSL program is wrong, or cannot be read as one."""
+
+
+class FabricError(WaferError):
+    """A program did on the fabric what the machine forbids, or what cannot be meant."""
+
+
+class StalledError(FabricError):
+    """Nothing on the fabric can go on without the host, and the host waits for the fabric."""
 
 
 class RoleError(WaferError):

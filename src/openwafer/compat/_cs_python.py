@@ -1,0 +1,99 @@
+"""`cs_python`: run a host script with the import names of the SDK."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, TracebackType
+
+from openwafer.base import WaferError
+
+SDK_PATH = Path(__file__).parent / "sdk"
+_USAGE = "usage: cs_python SCRIPT [arguments], cs_python -c COMMAND [arguments], or cs_python -m MODULE [arguments]\n"
+
+
+def cs_python(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: run a script as Python would, with `cerebras.sdk...` importable.
+
+    Gives 0, or 1 after an exception. An error of ours is shown as its message with the line of the script that met it; the
+    script's own exceptions show their traceback. SystemExit passes. `arguments` default to the process's own.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given or given[0] in ("-h", "--help") or (given[0] in ("-c", "-m") and len(given) < 2):
+        wanted = bool(given) and given[0] in ("-h", "--help")
+        (sys.stdout if wanted else sys.stderr).write(_USAGE)
+        return 0 if wanted else 2
+    sys.path.insert(0, str(SDK_PATH))
+    mode = given[0] if given[0] in ("-c", "-m") else ""
+    subject, sys.argv = (given[1], [given[0], *given[2:]]) if mode else (given[0], given)
+    try:
+        if mode == "-m":
+            sys.path.insert(0, str(Path.cwd()))
+            runpy.run_module(subject, run_name="__main__", alter_sys=True)
+        elif mode == "-c":
+            sys.path.insert(0, "")
+            _run(compile(subject, "<string>", "exec"), "<string>")
+        else:
+            _run_script(subject)
+    except WaferError as error:
+        sys.stdout.flush()
+        sys.stderr.write(_ours(error))
+        return 1
+    except Exception as error:
+        sys.stdout.flush()
+        inside = _inside(error.__traceback__)
+        sys.stderr.write("".join(traceback.format_exception(type(error), error, inside)))
+        return 1
+    return 0
+
+
+def _run_script(subject: str) -> None:
+    script = Path(subject)
+    try:
+        source = script.read_bytes()
+    except OSError as error:
+        sys.stderr.write(f"cs_python: {subject} cannot be read: {error.strerror}\n")
+        raise SystemExit(2) from None
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        code = compile(source, subject, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        sys.stderr.write("".join(traceback.format_exception(type(error), error, None)))
+        raise SystemExit(1) from None
+    _run(code, subject)
+
+
+def _run(code: CodeType, name: str) -> None:
+    # A new __main__, as pickles and dataclasses of the script look their module up by that name.
+    module = type(sys)("__main__")
+    module.__dict__.update(__file__=name, __builtins__=__builtins__)
+    before, sys.modules["__main__"] = sys.modules["__main__"], module
+    try:
+        exec(code, module.__dict__)
+    finally:
+        sys.modules["__main__"] = before
+
+
+def _ours(error: WaferError) -> str:
+    """The message, below the innermost line that is the script's and not ours."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(_inside(error.__traceback__))
+        if not Path(frame.filename).resolve().is_relative_to(SDK_PATH.parent.parent)
+    ]
+    if not frames:
+        return f"error: {error}\n"
+    last = frames[-1]
+    shown = f"    {last.line}\n" if last.line else ""
+    return f"{last.filename}:{last.lineno}: error: {error}\n{shown}"
+
+
+def _inside(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of this file and of runpy."""
+    ours = {__file__, runpy.__file__, "<frozen runpy>"}
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    return trace

@@ -1,0 +1,179 @@
+"""The commands of memcpy and of ports: each a generator that yields what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwafer.base import InputError
+from openwafer.host._arrays import from_block
+from openwafer.host._device import Device
+from openwafer.host._driver import Command, Cycle, Until
+from openwafer.host._options import MemcpyDataType, MemcpyOrder
+from openwafer.host._program import CompiledProgram, Region
+
+
+class Commands:
+    """Makes the commands for one loaded program."""
+
+    def __init__(self, program: CompiledProgram, device: Device) -> None:
+        self._program = program
+        self._device = device
+        self.launched = ""  # the function that was launched last
+
+    def wait_for_stream(self, region: Region) -> Until:
+        """Every PE of the region has to take the next command."""
+        hint = (
+            f"a function that the host launches has to call unblock_cmd_stream() of <memcpy/memcpy>, itself or in a task that "
+            f"it starts, on every PE; {self.launched!r} was launched last"
+            if self.launched
+            else ""
+        )
+        return Until(
+            lambda: self._device.commands_idle(region), f"{region} to unblock the command stream", hint
+        )
+
+    def write(
+        self, name: str, region: Region, block: NDArray[np.uint32], kind: MemcpyDataType, cycles: int
+    ) -> Command:
+        """Copy `block` [row, column, element] to an exported variable."""
+        what = f"memcpy_h2d to {name!r}"
+        addresses = self._program.addresses(name, region, what)
+        narrow = kind is MemcpyDataType.MEMCPY_16BIT
+        self._check_room(name, region, addresses, block.shape[2] * (2 if narrow else 4), what)
+        data = (block & 0xFFFF).astype(np.uint16) if narrow else block
+        yield self.wait_for_stream(region)
+        yield Cycle(self._device.cycle + cycles)
+        self._device.write_words(addresses, region, data)
+
+    def read(
+        self,
+        name: str,
+        region: Region,
+        count: int,
+        kind: MemcpyDataType,
+        order: MemcpyOrder,
+        result: NDArray[Any],
+        cycles: int,
+    ) -> Command:
+        """Copy an exported variable to a host array."""
+        what = f"memcpy_d2h from {name!r}"
+        addresses = self._program.addresses(name, region, what)
+        narrow = kind is MemcpyDataType.MEMCPY_16BIT
+        self._check_room(name, region, addresses, count * (2 if narrow else 4), what)
+        yield self.wait_for_stream(region)
+        yield Cycle(self._device.cycle + cycles)
+        block = self._device.read_words(addresses, region, count, np.uint16 if narrow else np.uint32)
+        from_block(block.astype(np.uint32), result, order)
+
+    def launch(self, name: str, words: list[int], cycles: int, *, blocking: bool) -> Command:
+        """Call an exported function on every PE that has it.
+
+        A blocking launch ends when every PE takes the next command, or when nothing moves: a function that has not unblocked
+        the stream by then may still be waiting for data that the host streams to other PEs. What needs the stream tells so.
+        """
+        yield self.wait_for_stream(self._program.rectangle)
+        yield Cycle(self._device.cycle + cycles)
+        self.launched = name
+        for x, y, entry in self._program.entries(name):
+            self._device.launch(x, y, entry, words)
+        if blocking:
+            everywhere = self.wait_for_stream(self._program.rectangle)
+            yield Until(everywhere.ready, everywhere.what, everywhere.hint, or_rest=True)
+
+    def drain(self) -> Command:
+        """Wait until every PE takes commands: the end of a run."""
+        yield self.wait_for_stream(self._program.rectangle)
+
+    def send_all(self, color: int, region: Region, block: NDArray[np.uint32]) -> Command:
+        """Stream `block` [row, column, word] to the PEs of a region; done when the fabric has taken every word."""
+        yield self.wait_for_stream(region)
+        places = [
+            (region.x + column, region.y + row)
+            for row in range(region.height)
+            for column in range(region.width)
+        ]
+        for x, y in places:
+            self._device.send(color, x, y, block[y - region.y, x - region.x])
+        left = [(x, y) for x, y in places]
+
+        def taken() -> bool:
+            while left and self._device.pending(color, *left[-1]) == 0:
+                left.pop()
+            return not left
+
+        yield Until(taken, f"the words of color {color} to be taken at {region}")
+
+    def receive_all(
+        self, color: int, region: Region, count: int, order: MemcpyOrder, result: NDArray[Any]
+    ) -> Command:
+        """Stream `count` words from each PE of a region to a host array."""
+        yield self.wait_for_stream(region)
+        block = np.zeros((*region.shape, count), np.uint32)
+        left = {
+            (x, y): 0
+            for y in range(region.y, region.y + region.height)
+            for x in range(region.x, region.x + region.width)
+        }
+
+        def arrived() -> bool:
+            for (x, y), have in list(left.items()):
+                words = self._device.receive(color, x, y, count - have)
+                block[y - region.y, x - region.x, have : have + words.size] = words
+                left[x, y] = have + words.size
+                if left[x, y] == count:
+                    del left[x, y]
+            return not left
+
+        yield Until(arrived, f"{count} words of color {color} from each PE of {region}")
+        from_block(block, result, order)
+
+    def send_port(self, port: str, x: int, y: int, words: NDArray[np.uint32]) -> Command:
+        """Stream words into a port of a layout."""
+        self._device.send(port, x, y, words)
+        yield Until(
+            lambda: self._device.pending(port, x, y) == 0, f"the fabric to take the words of port {port!r}"
+        )
+
+    def receive_port(
+        self, port: str, x: int, y: int, count: int, deliver: Callable[[NDArray[np.uint32]], None]
+    ) -> Command:
+        """Take words from a port of a layout and hand them over when all have arrived."""
+        parts: list[NDArray[np.uint32]] = []
+        have = 0
+
+        def arrived() -> bool:
+            nonlocal have
+            words = self._device.receive(port, x, y, count - have)
+            if words.size:
+                parts.append(words)
+                have += words.size
+            return have == count
+
+        yield Until(arrived, f"{count} words at port {port!r}")
+        deliver(np.concatenate(parts) if parts else np.zeros(0, np.uint32))
+
+    def _check_room(
+        self, name: str, region: Region, addresses: NDArray[np.int32], size: int, what: str
+    ) -> None:
+        """A copy must not run over the end of the variable that the exported pointer points to."""
+        for number in np.unique(
+            self._program.program_at[region.y : region.y + region.height, region.x : region.x + region.width]
+        ):
+            program = self._program.image.programs[number]
+            if name in program.pointers or name not in program.variables:
+                continue
+            address = program.variables[name]
+            for symbol in program.symbols:
+                if symbol.address <= address < symbol.address + symbol.bytes:
+                    if address + size > symbol.address + symbol.bytes:
+                        raise InputError(
+                            f"{what}: {size} bytes per PE are copied, and {symbol.name} ({symbol.type}) of {program.name} has "
+                            f"{symbol.address + symbol.bytes - address} from there on; copy fewer elements or make it larger"
+                        )
+                    break
+            if address + size > program.memory_bytes:
+                raise InputError(f"{what}: {size} bytes from address {address} leave the PE's memory")
