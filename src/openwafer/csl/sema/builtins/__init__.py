@@ -1,0 +1,43 @@
+"""The builtins of CSL, one file a subject; importing this package registers them all."""
+
+from openwafer.csl.sema.builtins import (
+    _checks,
+    _colors,
+    _configuration,
+    _descriptors,
+    _exports,
+    _fifos,
+    _ids,
+    _imported_values,
+    _layout,
+    _map,
+    _operations,
+    _private,
+    _queues,
+    _sequences,
+    _strings,
+    _structs,
+    _tasks,
+    _types_of_things,
+)
+
+__all__ = [
+    "_checks",
+    "_colors",
+    "_configuration",
+    "_descriptors",
+    "_exports",
+    "_fifos",
+    "_ids",
+    "_imported_values",
+    "_layout",
+    "_map",
+    "_operations",
+    "_private",
+    "_queues",
+    "_sequences",
+    "_strings",
+    "_structs",
+    "_tasks",
+    "_types_of_things",
+]

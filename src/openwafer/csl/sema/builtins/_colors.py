@@ -1,0 +1,105 @@
+"""@set_color_config and @set_local_color_config as builtins; `_color_config` says what their settings mean."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from openwafer.artifact._image import Route
+from openwafer.csl._diagnostics import Note
+from openwafer.csl._source import Span
+from openwafer.csl.sema import _types as t
+from openwafer.csl.sema import _values as v
+from openwafer.csl.sema._builtin import Call, builtin
+from openwafer.csl.sema._values import Value
+from openwafer.csl.sema.builtins._color_config import color_config
+from openwafer.csl.sema.builtins._ids import limits
+
+
+def plain(value: Value) -> Any:
+    """A known value as dicts, tuples, ints, bools and names of directions."""
+    if isinstance(value.type, t.Record):
+        if value.type.names is None:
+            return tuple(plain(one) for one in value.data)
+        return {name: plain(one) for name, one in v.fields(value).items()}
+    return value.data
+
+
+def _route(call: Call, index: int) -> tuple[int, Route]:
+    color = call.known(index, "the color", t.COLOR).data
+    config = call.known(index + 1, "the configuration of a color")
+
+    def fail(message: str, *, hint: str = "") -> NoReturn:
+        call.error(call.span_of(index + 1), message, hint=hint)
+
+    settings = plain(config)
+    if not isinstance(settings, dict):
+        call.error(
+            call.span_of(index + 1),
+            "the configuration of a color",
+            expected="a struct `.{ .routes = ... }`",
+            found=f"`{config.type}`",
+        )
+    return color, color_config(settings, color, call.architecture, fail)
+
+
+def _twice(call: Call, color: int, where: str, old: Span) -> NoReturn:
+    call.engine.fail(
+        call.span,
+        f"color {color} {where} is configured twice",
+        hint="put routes, switches and filter of a color into one call",
+        notes=(Note(old, "the first time here"),),
+    )
+
+
+@builtin("set_local_color_config", 2, stage="block")
+def set_local_color_config(call: Call) -> Value:
+    """The routes of a color on every tile that runs this program."""
+    color, route = _route(call, 0)
+    resources = call.engine.resources
+    if color in resources.routes:
+        _twice(call, color, "of this program", resources.routes[color][1])
+    if route.filter is not None:
+        if len(resources.filters) == limits(call).filters:
+            call.error(None, f"a PE has {limits(call).filters} filters, this is one more")
+        resources.filters[color] = len(resources.filters)
+    resources.routes[color] = (route, call.span)
+    return v.NOTHING
+
+
+@builtin("set_color_config", 4, stage="layout")
+def set_color_config(call: Call) -> Value:
+    """The routes of a color on one tile."""
+    x, y = tile(call)
+    color, route = _route(call, 2)
+    routes = call.engine.layout.routes.setdefault((x, y), {})
+    if color in routes:
+        _twice(call, color, f"of tile ({x}, {y})", routes[color][1])
+    if route.filter is not None:
+        used = sum(one.filter is not None for one, _ in routes.values())
+        if used == limits(call).filters:
+            call.error(None, f"tile ({x}, {y}) has {used} filters, this is one more")
+    routes[color] = (route, call.span)
+    return v.NOTHING
+
+
+def tile(call: Call) -> tuple[int, int]:
+    """The first two arguments: a tile of the rectangle."""
+    layout = call.engine.layout
+    place = []
+    if layout.rectangle is None:
+        call.error(
+            None,
+            f"@{call.name} before @set_rectangle",
+            hint="begin the layout block with @set_rectangle(width, height)",
+        )
+    for index, (name, size) in enumerate(zip(("x", "y"), layout.rectangle, strict=True)):
+        number = call.integer(index, f"the {name} of a tile")
+        if not 0 <= number < size:
+            width, height = layout.rectangle
+            call.error(
+                call.span_of(index),
+                f"{name} = {number} is outside of the rectangle, which is {width} wide and {height} high",
+                hint=f"use 0..{size - 1}",
+            )
+        place.append(number)
+    return place[0], place[1]

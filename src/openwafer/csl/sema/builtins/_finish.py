@@ -1,0 +1,95 @@
+"""What builtins wrote down becomes part of the unit, once every comptime block has run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openwafer.csl.ir import _ir as ir
+from openwafer.csl.sema import _types as t
+from openwafer.csl.sema._facts import SymbolExport, TaskName
+from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Value, ValuePlace
+
+if TYPE_CHECKING:
+    from openwafer.csl.sema._engine import Engine
+
+
+def finish(engine: Engine) -> None:
+    """Fills the unit's tasks, FIFOs, configuration and exports. Errors are recorded in the engine."""
+    resources, unit = engine.resources, engine.unit
+    unit.config[:] = sorted(resources.config.items())
+    _tasks(engine)
+    for number, symbol, push, pop in resources.fifo_tasks:
+        unit.fifos.append(ir.BoundFifo(number, symbol, _id(engine, push), _id(engine, pop)))
+    for name, one in resources.exports.items():
+        exported = _exported(engine, name, one)
+        if exported is not None:
+            unit.exports.append(exported)
+
+
+def _tasks(engine: Engine) -> None:
+    resources, unit = engine.resources, engine.unit
+    states = dict(resources.states)
+    for binding in resources.bindings.values():
+        state = None if binding.kind in ("control", "teardown") else states.pop(binding.id, None)
+        made = engine.compiled(binding.function, binding.span)
+        parameters = tuple(one.ir for one in made.type.parameters if one is not None and one.ir is not None)
+        unit.tasks.append(
+            ir.BoundTask(
+                binding.kind,
+                binding.id,
+                made.name,
+                parameters,
+                active=state is not None and state.active,
+                blocked=state is not None and state.blocked,
+            )
+        )
+    for number, state in states.items():
+        unit.tasks.append(ir.BoundTask("local", number, None, (), state.active, state.blocked))
+    unit.tasks.sort(key=lambda one: (one.kind, one.id))
+
+
+def _id(engine: Engine, task: int | TaskName | None) -> int | None:
+    if not isinstance(task, TaskName):
+        return task
+    for binding in engine.resources.bindings.values():
+        if binding.function is task.function and binding.kind == "local":
+            return binding.id
+    name = task.function.name
+    engine.report(
+        task.span,
+        f"`{name}` is not bound as a local task",
+        hint=f"bind it in a comptime block: @bind_local_task({name}, id)",
+    )
+    return None
+
+
+def _exported(engine: Engine, name: str, one: SymbolExport) -> ir.Exported | None:
+    place, kind = one.place, one.place.type
+    if isinstance(place, ValuePlace) and isinstance(place.value.data, FunctionValue):
+        made = engine.compiled(place.value.data, one.span)
+        parameters = tuple(
+            each.ir for each in made.type.parameters if each is not None and each.ir is not None
+        )
+        return ir.Exported(name, "function", function=made.name, parameters=parameters, type=str(kind))
+    if isinstance(place, MemoryPlace) and isinstance(place.address, ir.Address):
+        symbol = place.address.symbol
+        if not isinstance(kind, t.Pointer):
+            return ir.Exported(name, "variable", place.address, type=str(kind))
+        first = engine.initial.get(symbol)
+        return ir.Exported(name, "variable", _pointed(first), symbol, type=str(kind))
+    if (
+        isinstance(place, ValuePlace)
+        and isinstance(kind, t.Pointer)
+        and isinstance(place.value.data, ir.Address)
+    ):
+        return ir.Exported(name, "variable", place.value.data, type=str(kind))
+    engine.report(
+        one.span,
+        f"`{name}` is nothing that the host could reach",
+        hint="export a global variable, a pointer to one, or a function",
+    )
+    return None
+
+
+def _pointed(value: Value | None) -> ir.Address | None:
+    return value.data if value is not None and isinstance(value.data, ir.Address) else None

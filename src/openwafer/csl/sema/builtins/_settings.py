@@ -1,0 +1,146 @@
+"""The last argument of DSD operations: `.{ .async = true, .activate = id, ... }`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openwafer.csl._source import Span
+from openwafer.csl.ir import _ir as ir
+from openwafer.csl.sema import _types as t
+from openwafer.csl.sema._builtin import Call
+from openwafer.csl.sema._values import FunctionValue, Value
+from openwafer.csl.sema.builtins._tasks import TARGETS, bound_id
+
+LEVELS = ("low", "medium", "high")
+ASYNC = ("async", "activate", "unblock", "on_control")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings and what is not part of an instruction's settings: the index that indexed DSDs get."""
+
+    settings: ir.Settings
+    index: Value | None = None
+
+
+def choice(call: Call, value: Value, span: Span, what: str, names: tuple[str, ...]) -> str:
+    """`.{ .name = true }`, the way in which CSL writes one of several."""
+    listed = ", ".join(names[:-1]) + f" or {names[-1]}"
+    fields = call.engine.struct_fields(value, span, what, names)
+    chosen = [name for name, on in fields.items() if on.known and on.data is True]
+    if len(fields) != 1 or len(chosen) != 1:
+        call.error(span, f"{what} has exactly one field, which is true", hint=f"it is one of {listed}")
+    return chosen[0]
+
+
+def priority(call: Call, value: Value, span: Span) -> int:
+    """`.{ .high = true }` as the number of the PE ABI."""
+    return 1 + LEVELS.index(choice(call, value, span, "a priority", LEVELS))
+
+
+def flag(call: Call, fields: dict[str, Value], index: int, name: str) -> bool:
+    """A field that is true or false, false where it is left out."""
+    if name not in fields:
+        return False
+    span = call.field_span(index, name)
+    found = call.engine.require_known(call.engine.coerce(fields[name], t.BOOL, span), span, f"`{name}`")
+    return bool(found.data)
+
+
+def local_id(call: Call, value: Value, span: Span, what: str) -> int:
+    """A local task by its id, or by the task's name."""
+    if value.known and isinstance(value.data, FunctionValue):
+        return bound_id(call, value.data, "local", span)
+    if value.type is not t.LOCAL_TASK_ID:
+        call.error(span, what, expected="a local_task_id or a task", found=f"`{value.type}`")
+    return int(call.engine.require_known(value, span, what).data)
+
+
+def _unblocked(call: Call, value: Value, span: Span) -> tuple[str, int]:
+    if value.known and isinstance(value.data, FunctionValue):
+        return "task", bound_id(call, value.data, None, span)
+    wrong = t.COLOR if call.architecture == "wse3" else t.INPUT_QUEUE
+    if value.type not in TARGETS or value.type in (wrong, t.CONTROL_TASK_ID, t.UT_ID):
+        names = "a color" if call.architecture == "wse2" else "an input_queue"
+        call.error(
+            span,
+            "what an operation unblocks",
+            expected=f"{names}, a data_task_id, a local_task_id or a task",
+            found=f"`{value.type}`",
+        )
+    return TARGETS[value.type], int(call.engine.require_known(value, span, "what is unblocked").data)
+
+
+def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> ir.Settings:
+    """The settings that @load_to_dsr and operations share."""
+    is_async = flag(call, fields, index, "async")
+    for name in ("activate", "unblock", "on_control"):
+        if name in fields and not is_async:
+            call.error(
+                call.field_span(index, name),
+                f"`{name}` is only for asynchronous operations",
+                hint="add .async = true",
+            )
+    if "activate" in fields and "unblock" in fields:
+        call.error(
+            call.field_span(index, "unblock"), "an operation ends with `activate` or `unblock`, not both"
+        )
+    end: tuple[str, str, int] | None = None
+    if "activate" in fields:
+        number = local_id(
+            call, fields["activate"], call.field_span(index, "activate"), "what an operation activates"
+        )
+        end = ("activate", "task", number)
+    elif "unblock" in fields:
+        end = ("unblock", *_unblocked(call, fields["unblock"], call.field_span(index, "unblock")))
+    control = None
+    if "on_control" in fields:
+        span = call.field_span(index, "on_control")
+        actions = call.engine.struct_fields(
+            fields["on_control"], span, "`on_control`", ("terminate", "activate", "unblock")
+        )
+        if len(actions) != 1:
+            call.error(span, "`on_control` has one field: terminate, activate or unblock")
+        ((action, value),) = actions.items()
+        if action == "activate":
+            control = ("activate", "task", local_id(call, value, span, "what a control wavelet activates"))
+        elif action == "unblock":
+            control = ("unblock", *_unblocked(call, value, span))
+        elif value.known and value.data is True:
+            control = ("terminate", "task", 0)
+    return ir.Settings(asynchronous=is_async, end=end, control=control)
+
+
+def config(call: Call, index: int) -> Config:
+    """The settings of an operation, which are its argument `index`."""
+    fields = call.fields(index, "the settings of an operation", (*ASYNC, "priority", "ut_id", "index"))
+    settings = asynchronous(call, index, fields)
+    level, thread = 0, None
+    if "priority" in fields:
+        level = priority(call, fields["priority"], call.field_span(index, "priority"))
+    if "ut_id" in fields:
+        span = call.field_span(index, "ut_id")
+        if call.architecture != "wse3":
+            call.error(
+                span, "only operations of the WSE-3 name their microthread", hint="guard this with @is_arch"
+            )
+        thread = int(
+            call.engine.require_known(
+                call.engine.coerce(fields["ut_id"], t.UT_ID, span), span, "`ut_id`"
+            ).data
+        )
+    found = None
+    if "index" in fields:
+        found = call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index"))
+    made = ir.Settings(
+        asynchronous=settings.asynchronous,
+        thread=thread,
+        priority=level,
+        end=settings.end,
+        unblock=settings.unblock,
+        control=settings.control,
+    )
+    return Config(made, found)
+
+
+NO_CONFIG = Config(ir.Settings())
