@@ -95,6 +95,9 @@ class FakeMachine:
                 moved = True
         return Outcome(idle=not moved)
 
+    def skip_to(self, cycle: int) -> None:
+        self.cycle = max(self.cycle, cycle)
+
     def read(self, x: int, y: int, address: int, size: int) -> bytes:
         return bytes(self.memory[x, y][address : address + size])
 

@@ -108,7 +108,7 @@ def test_a_launch_reaches_every_pe_with_checked_arguments(tmp_path):
     with pytest.raises(InputError, match=r"g\(i16, f32\): it takes 2 arguments, not 1"):
         runtime.launch("g", np.int16(1), nonblock=False)
     with pytest.raises(
-        InputError, match="argument 1 has type int, and the function takes f32; write np.float32"
+        InputError, match=r"argument 1 has type int, and the function takes f32; write np\.float32"
     ):
         runtime.launch("g", 1, 2, nonblock=False)
     with pytest.raises(InputError, match="argument 0 is 40000, and i16 holds -32768 to 32767"):

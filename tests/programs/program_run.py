@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from openwafer.csl import compile_program
+from openwafer.csl._compile import compile_program
 from openwafer.host import MemcpyDataType, SdkRuntime, debug_util, write_artifacts
 
 OFFSET = (4, 1)

@@ -29,7 +29,7 @@ def cslc(arguments: Sequence[str] | None = None) -> int:
 
 def compile_folder(options: Options) -> None:
     """Compile and write `options.output`. Raises CslError if the program is wrong, InputError for wrong options."""
-    from openwafer.csl import compile_program
+    from openwafer.csl._compile import compile_program
     from openwafer.host._artifacts import write_artifacts
 
     start = time.perf_counter()
@@ -46,9 +46,9 @@ def compile_folder(options: Options) -> None:
         import_paths=options.import_paths,
         half=options.half,
         max_inlined_iterations=options.max_inlined_iterations,
+        tell=lambda text: print(text, file=sys.stderr),
     )
-    colors = {name: str(value) for name, value in options.colors.items()}
-    write_artifacts(image, options.output, params=options.params, colors=colors)
+    write_artifacts(image, options.output, params=options.params, colors=options.colors)
     if options.verbose:
         width, height = image.rectangle
         seconds = time.perf_counter() - start

@@ -58,7 +58,7 @@ class Options:
     fabric: tuple[int, int]
     offset: tuple[int, int] = (0, 0)
     params: dict[str, str] = field(default_factory=dict)
-    colors: dict[str, int] = field(default_factory=dict)
+    colors: dict[str, str] = field(default_factory=dict)
     output: Path = Path("out")
     memcpy: bool = False
     channels: int = 1
@@ -122,7 +122,7 @@ def parse_flags(arguments: Sequence[str]) -> Options:
         fabric=fabric,
         offset=offset,
         params=_named(given, "--params"),
-        colors={name: _color(name, value) for name, value in _named(given, "--colors").items()},
+        colors=_named(given, "--colors"),
         output=Path(_text(given, "-o", "out")),
         memcpy=memcpy,
         channels=channels,
@@ -189,9 +189,3 @@ def _named(given: dict[str, list[str]], name: str) -> dict[str, str]:
                 raise InputError(f"{name}={text}: expected NAME:VALUE,..., found {part!r}")
             values[key.strip()] = value.strip()
     return values
-
-
-def _color(name: str, value: str) -> int:
-    if not value.isdecimal():
-        raise InputError(f"--colors={name}:{value}: expected the number of a color")
-    return int(value)

@@ -94,6 +94,10 @@ class Machine:
             raise InputError(f"a machine cannot run {cycles} cycles; give 0 or more")
         return _OUTCOMES[self._native.run(-1 if cycles is None else cycles)]
 
+    def skip_to(self, cycle: int) -> None:
+        """On an idle machine: let time pass up to a cycle, as when the host takes its time."""
+        self._native.skip_to(cycle)
+
     # --- memory ---
 
     def read(self, x: int, y: int, address: int, count: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from openwafer.artifact._image import Image
 from openwafer.host._program import THROUGH_POINTER, Region, same_value_regions
 
+if TYPE_CHECKING:
+    from openwafer.fabric import Profile
+
 MakeMachine = Callable[..., Any]
 
 
-def simulator(image: Image, *, timing: str, object_cache: Path | None) -> Any:
+def simulator(image: Image, *, timing: Profile, object_cache: Path | None) -> Any:
     """The simulated machine for an image."""
     from openwafer.fabric import Machine
 
@@ -34,9 +37,13 @@ class Device:
         return int(self.machine.cycle)
 
     def advance(self, cycles: int) -> bool:
-        """Run that many cycles; True if nothing can change any more without the host."""
+        """Run that many cycles; True, and earlier, if nothing can change any more without the host."""
         outcome = self.machine.run(cycles)
         return bool(outcome.idle)
+
+    def skip_to(self, cycle: int) -> None:
+        """On an idle machine: let time pass up to a cycle."""
+        self.machine.skip_to(cycle)
 
     def failure(self) -> str:
         """What the program did wrong, or nothing."""

@@ -15,8 +15,9 @@ from typing import Protocol, TypeAlias
 
 from openwafer.base import FabricError, StalledError, WaferError
 
-_FIRST_SLICE = 64
-_LAST_SLICE = 4096
+_SLICE = 32
+_LONGEST_SLICE = 1 << 16
+_SLICES_OF_A_WAIT = 16
 
 
 class Clocked(Protocol):
@@ -25,7 +26,10 @@ class Clocked(Protocol):
     @property
     def cycle(self) -> int: ...
     def advance(self, cycles: int) -> bool:
-        """Run that many cycles; True if nothing can change any more without the host."""
+        """Run that many cycles; True, and earlier, if nothing can change any more without the host."""
+
+    def skip_to(self, cycle: int) -> None:
+        """On an idle machine: let time pass."""
 
     def failure(self) -> str: ...
     def diagnose(self) -> str: ...
@@ -94,7 +98,7 @@ class Driver:
         self._machine = machine
         self._after_run = after_run
         self._lanes: dict[str, _Lane] = {}
-        self._slice = _FIRST_SLICE
+        self._since = 0
         self._broken: WaferError | None = None
 
     @property
@@ -133,7 +137,7 @@ class Driver:
         last = None if most_cycles is None else self._machine.cycle + most_cycles
         idle = False
         while not idle and (last is None or self._machine.cycle < last):
-            idle = self._run(_LAST_SLICE)
+            idle = self._run(_LONGEST_SLICE)
         return idle
 
     def _step(self) -> None:
@@ -141,7 +145,7 @@ class Driver:
             raise self._broken
         try:
             if any([lane.progress(self._machine.cycle) for lane in self._lanes.values()]):
-                self._slice = _FIRST_SLICE
+                self._since = self._machine.cycle
                 return
             self._go_on([lane for lane in self._lanes.values() if lane.commands])
         except WaferError as error:
@@ -149,11 +153,14 @@ class Driver:
             raise
 
     def _go_on(self, lanes: list[_Lane]) -> None:
+        now = self._machine.cycle
         times = [lane.wait.number for lane in lanes if isinstance(lane.wait, Cycle)]
-        cycles = min([self._slice, *(time - self._machine.cycle for time in times)])
-        # Longer slices the longer it takes: looking often costs more than the work where a command waits for long.
-        self._slice = min(2 * self._slice, _LAST_SLICE)
-        idle = self._run(cycles)
+        # A wait ends at the end of a slice. In slices of a part of the wait so far that is at most so much too late, and a long
+        # wait costs few looks.
+        cycles = min(max(_SLICE, (now - self._since) // _SLICES_OF_A_WAIT), _LONGEST_SLICE)
+        idle = self._run(min([cycles, *(time - now for time in times)]))
+        if idle and times:
+            self._machine.skip_to(min(times))
         if not idle or times:
             return
         waits = [(lane.commands[0][0], lane.wait) for lane in lanes if isinstance(lane.wait, Until)]

@@ -1,4 +1,4 @@
-"""How fast memcpy moves words: not simulated column by column, but charged by these rates.
+"""How fast memcpy moves words: not simulated column by column, but charged by the timing table's `memcpy` entries.
 
 The words themselves are written and read in one piece; the clock goes on by what the copy would have taken.
 """
@@ -7,26 +7,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
+
+from openwafer.artifact._image import Image
+
+if TYPE_CHECKING:
+    from openwafer.fabric import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class MemcpyRates:
-    """Words per cycle and channel, and the cycles until a command reaches the PEs."""
+    """Cycles until a command reaches the PEs, and cycles per word on each way."""
 
-    h2d_words_per_cycle: float = 0.5  # assumed: a word of data and one of address share the channel
-    d2h_words_per_cycle: float = (
-        0.298  # measured by third parties: SUMMA on the simulator, D2H with one channel
-    )
-    command_cycles: int = 100  # assumed
+    command_cycles: int
+    h2d_word_cycles: float
+    d2h_word_cycles: float
 
-    def h2d(self, words: int, channels: int) -> int:
+    @classmethod
+    def of(cls, image: Image, profile: Profile) -> MemcpyRates:
+        """Those of a program's architecture; its channels share the words.
+
+        Raises InputError if there is no such profile.
+        """
+        from openwafer.fabric import load_timing  # with the machine, which who only compiles does not load
+
+        table = load_timing(image.architecture, profile)
+        return cls(
+            ceil(table["memcpy.command_cycles"]),
+            table["memcpy.h2d_word_cycles"] / image.channels,
+            table["memcpy.d2h_word_cycles"] / image.channels,
+        )
+
+    def h2d(self, words: int) -> int:
         """Cycles of a copy to the wafer."""
-        return self.command_cycles + ceil(words / (self.h2d_words_per_cycle * channels))
+        return self.command_cycles + ceil(words * self.h2d_word_cycles)
 
-    def d2h(self, words: int, channels: int) -> int:
+    def d2h(self, words: int) -> int:
         """Cycles of a copy from the wafer."""
-        return self.command_cycles + ceil(words / (self.d2h_words_per_cycle * channels))
-
-
-FREE = MemcpyRates(float("inf"), float("inf"), 0)
-"""Nothing is charged: for functional runs."""
+        return self.command_cycles + ceil(words * self.d2h_word_cycles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,8 +22,11 @@ from openwafer.host._driver import Command, Driver, Task
 from openwafer.host._options import MemcpyDataType, MemcpyOrder
 from openwafer.host._platform import SdkExecutionPlatform, no_system
 from openwafer.host._program import CompiledProgram, Region
-from openwafer.host._rates import FREE, MemcpyRates
+from openwafer.host._rates import MemcpyRates
 from openwafer.host._sim_log import SimLog
+
+if TYPE_CHECKING:
+    from openwafer.fabric import Profile
 
 _MEMCPY = "memcpy"  # the lane of copies and launches
 _CYCLES_AFTER_STOP = 1_000_000
@@ -68,8 +71,8 @@ class SdkRuntime:
         self._platform = platform
         self._program = CompiledProgram(self._artifacts.image())
         self._check_platform()
-        self._timing = chosen["timing"] or os.environ.get("WAFER_TIMING") or "sim"
-        self._rates = FREE if self._timing == "functional" else MemcpyRates()
+        self._timing: Profile = chosen["timing"] or os.environ.get("WAFER_TIMING") or "sim"  # type: ignore[assignment]
+        self._rates = MemcpyRates.of(self._program.image, self._timing)
         self._make_machine: MakeMachine = chosen["machine"]
         self._state = "new"
         self._device: Device | None = None
@@ -295,7 +298,7 @@ class SdkRuntime:
         else:
             variable = self._program.variable(src, what).name
             name = f"{what} from {variable!r}"
-            cycles = self._rates.d2h(w * h * count, self._program.image.channels)
+            cycles = self._rates.d2h(w * h * count)
             command = self._commands.read(
                 variable, region, count, MemcpyDataType(data_type), order, dest, cycles
             )
@@ -397,7 +400,7 @@ class SdkRuntime:
         else:
             variable = self._program.variable(dest, what).name
             name = f"{what} to {variable!r}"
-            cycles = self._rates.h2d(words, self._program.image.channels)
+            cycles = self._rates.h2d(words)
             command = self._commands.write(variable, region, block, MemcpyDataType(data_type), cycles)
         return self._wait_unless(nonblock, self._submit(name, command))
 

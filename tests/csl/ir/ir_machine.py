@@ -108,10 +108,16 @@ class Machine:
         return self
 
     @property
-    def seen(self) -> tuple[Any, ...]:
+    def seen(self) -> dict[str, Any]:
         """All that an execution may change."""
-        resume_point = self.frame.raw[:4] if self.statuses[-1] == abi.Status.DONE else b""
-        return (self.statuses, self.data.raw, self.view.clock, self.view.fuel, self.log, resume_point)
+        return {
+            "statuses": self.statuses,
+            "log": self.log,
+            "clock": self.view.clock,
+            "fuel": self.view.fuel,
+            "memory": self.data.raw,
+            "resume point": self.frame.raw[:4] if self.statuses[-1] == abi.Status.DONE else b"",
+        }
 
     # --- the runtime ------------------------------------------------------------------------------------------
 
@@ -136,7 +142,9 @@ class Machine:
     def ow_vector(self, record: int, operands: int) -> int:
         data = ctypes.string_at(record, 20)
         self.log.append(("vector", data, self._operands(data[2], operands)))
-        self.data[len(self.log) % len(self.memory)] = len(self.log) & 0xFF  # the machine works on the same memory
+        self.data[len(self.log) % len(self.memory)] = (
+            len(self.log) & 0xFF
+        )  # the machine works on the same memory
         return self._status()
 
     def ow_load_dsr(self, kind: int, number: int, descriptor: int, record: int) -> int:
@@ -176,7 +184,9 @@ def _callback(one: abi.Runtime) -> Any:
         result = MACHINES[view].call(one.name, arguments)
         return None if one.result == "void" else result
 
-    return ctypes.CFUNCTYPE(TYPES[one.result], ctypes.c_void_p, *(TYPES[kind] for kind in one.parameters))(answer)
+    return ctypes.CFUNCTYPE(TYPES[one.result], ctypes.c_void_p, *(TYPES[kind] for kind in one.parameters))(
+        answer
+    )
 
 
 def _half_bits(view: int, bits: int, number: int) -> int:
@@ -217,11 +227,16 @@ class Native:
         machine = llvm.Target.from_default_triple().create_target_machine(opt=level)
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=level))
         builder.getModulePassManager().run(module, builder)
+        self._optimised, self._machine = str(module), machine
         self.engine = llvm.create_mcjit_compiler(module, machine)
         self.engine.add_module(llvm.parse_assembly(HARNESS))
         self.engine.finalize_object()
         pointers = [ctypes.c_void_p] * 3
         self._run = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers)(self.engine.get_function_address("run"))
+
+    def assembly(self) -> str:
+        """The host's assembly."""
+        return str(self._machine.emit_assembly(llvm.parse_assembly(self._optimised)))
 
     def entry(self, number: int) -> Any:
         """A callable with the signature of an entry."""

@@ -49,7 +49,9 @@ def descriptors(symbol: str = "data") -> st.SearchStrategy[ir.Descriptor]:
 
 
 def settings_of(draw: Any) -> ir.Settings:
-    action = st.none() | st.tuples(st.sampled_from(("activate", "block")), st.just("task"), st.integers(0, 31))
+    action = st.none() | st.tuples(
+        st.sampled_from(("activate", "block")), st.just("task"), st.integers(0, 31)
+    )
     return ir.Settings(
         asynchronous=draw(st.booleans()),
         thread=draw(st.none() | st.integers(0, 7)),
@@ -86,9 +88,12 @@ class Maker:
 
     def add(self, one: ir.Instruction, kind: ir.Type | None = None) -> ir.Temporary:
         self.block.instructions.append(one)
-        if kind is not None:
-            self.values.append((self.count - 1, kind))
-        return T(self.count - 1)
+        number = ir.result_of(one)
+        if number is None:
+            number = -1
+        elif kind is not None:
+            self.values.append((number, kind))
+        return T(number)
 
     def new(self) -> int:
         self.count += 1
@@ -105,14 +110,25 @@ class Maker:
         return self.draw(numbers(kind))
 
     def instruction(self) -> None:
-        makers = [self.compute] * 3 + [self.compare, self.convert, self.bitcast, self.get, self.set, self.element]
+        makers = [self.compute] * 3 + [
+            self.compare,
+            self.convert,
+            self.bitcast,
+            self.get,
+            self.set,
+            self.element,
+        ]
         makers += [self.load, self.store, self.copy, self.machine, self.edit, self.frame]
         makers += [self.call] if self.callees else []
         makers += [self.vector, self.load_dsr, self.map] if self.waits else []
         self.draw(st.sampled_from(makers))()
 
     def compute(self) -> None:
-        operation = self.draw(st.sampled_from(("add", "sub", "mul", "div", "rem", "and", "or", "xor", "shl", "shr", "neg", "not")))
+        operation = self.draw(
+            st.sampled_from(
+                ("add", "sub", "mul", "div", "rem", "and", "or", "xor", "shl", "shr", "neg", "not")
+            )
+        )
         kinds: tuple[ir.Type, ...] = WHOLE
         if operation in ("add", "sub", "mul", "div", "neg"):
             kinds = WHOLE + FLOAT
@@ -255,7 +271,9 @@ class Maker:
     def fork(self) -> None:
         at = len(self.function.blocks)
         if self.draw(st.booleans()):
-            condition = self.add(ir.Compare(self.new(), "ne", "i32", self.operand("i32"), self.operand("i32")))
+            condition = self.add(
+                ir.Compare(self.new(), "ne", "i32", self.operand("i32"), self.operand("i32"))
+            )
             self.block.terminator = ir.Branch(condition, at, at + 1)
         else:
             kind = self.draw(st.sampled_from(WHOLE))
@@ -300,10 +318,15 @@ def units(draw: Any, waits: bool = True) -> ir.Unit:
         symbols={
             "data": ir.Variable("data", DATA, 4, "[64]u16", first),
             "out": ir.Variable("out", OUT * len(VALUES), 8, "[*]u8"),
-            "odd.name 2": ir.Variable("odd.name 2", 4, 2, "*u8", b"ab", (ir.Relocation(2, "out", -4),), "linked"),
+            "odd.name 2": ir.Variable(
+                "odd.name 2", 4, 2, "*u8", b"ab", (ir.Relocation(2, "out", -4),), "linked"
+            ),
         },
         functions={one.name: one for one in functions},
-        tasks=[ir.BoundTask("local", 9, "main", kinds, active=True, priority="high"), ir.BoundTask("data", 3, None, blocked=True)],
+        tasks=[
+            ir.BoundTask("local", 9, "main", kinds, active=True, priority="high"),
+            ir.BoundTask("data", 3, None, blocked=True),
+        ],
         queues=[ir.BoundQueue("input", 2, 5, 3, 1)],
         fifos=[ir.BoundFifo(0, "data", activate_pop=9)],
         preloads=[ir.LoadDsr(ir.Register("dest", 1), draw(descriptors()), settings_of(draw), True, False)],

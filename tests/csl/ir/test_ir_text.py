@@ -22,9 +22,15 @@ def test_a_printed_unit_reads_back_as_the_same_unit(unit: ir.Unit) -> None:
     [
         ('unit "a" wse4 f16', "line 1, column 10: expected an architecture, found 'wse4'"),
         ('unit "a" wse2 f16\nwhat', "line 2, column 1: expected a declaration"),
-        ('unit "a" wse2 f16\nfn f() void {\n^1:\n  return\n}', "line 3, column 1: blocks are numbered in order"),
-        ('unit "a" wse2 f16\nfn f() void {\n^0:\n  %0 = set %a, 1', "expected an instruction that gives a value"),
-        ('unit "a" wse2 f16\nfn f() void {\n^0:\n  copy @a, 3', "expected an integer, found ','"),
+        (
+            'unit "a" wse2 f16\nfn f() void {\n^1:\n  return\n}',
+            "line 3, column 1: blocks are numbered in order",
+        ),
+        (
+            'unit "a" wse2 f16\nfn f() void {\n^0:\n  %0 = set %a, 1',
+            "expected an instruction that gives a value",
+        ),
+        ('unit "a" wse2 f16\nfn f() void {\n^0:\n  copy @a, 3', "expected a number, found ','"),
         ('unit "a" wse2 f16\nsymbol @x: 4 align 2 "i32" = hex "0g"', "no bytes in hexadecimal"),
         ('unit "a" wse2 f16\nfn f() void {\n^0:\n  jump 1.5', "line 4, column 8: expected '^'"),
         ('unit "a" wse2 f16 ~', "line 1, column 19: expected a word, found '~'"),

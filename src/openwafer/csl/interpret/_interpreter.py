@@ -101,6 +101,7 @@ class _Thread:
             location = 0
             try:
                 if top.index == len(block.instructions):
+                    location = block.terminator.location if isinstance(block.terminator, ir.Halt) else 0
                     self._end(top, block.terminator)
                     continue
                 one = block.instructions[top.index]
@@ -108,8 +109,7 @@ class _Thread:
                 location = one.location
                 status = self._step(top, one)
             except TrapError as trap:
-                at = block.terminator.location if isinstance(block.terminator, ir.Halt) else 0
-                self._call("ow_fail", int(trap.trap), location or at, trap.first, trap.second)
+                self._call("ow_fail", int(trap.trap), location, trap.first, trap.second)
                 return abi.Status.FAILED
             if status != abi.Status.DONE:
                 return status

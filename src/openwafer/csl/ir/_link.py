@@ -48,9 +48,10 @@ def link(unit: ir.Unit) -> Linked:
         at += symbol.bytes
     stack_base = _aligned(at, 16)
     stack, end = _place_stack(unit.functions, stack_base)
+    end = _aligned(max(at, end), 4)
     available = memory_bytes(unit.architecture)
     if end > available:
-        raise CslError(_too_large(unit, end, available, end - stack_base))
+        raise CslError(_too_large(unit, end, available, end - at))
     return Linked(addresses, stack, stack_base, end)
 
 
@@ -85,7 +86,7 @@ def call_order(functions: Mapping[str, ir.Function]) -> list[str]:
 def _place_stack(functions: Mapping[str, ir.Function], base: int) -> tuple[dict[tuple[str, str], int], int]:
     places: dict[tuple[str, str], int] = {}
     begin = dict.fromkeys(functions, base)
-    end = base
+    end = 0
     for name in call_order(functions):
         at = begin[name]
         for local, kind in functions[name].locals.items():
@@ -93,7 +94,7 @@ def _place_stack(functions: Mapping[str, ir.Function], base: int) -> tuple[dict[
                 at = _aligned(at, kind.align)
                 places[name, local] = at
                 at += kind.bytes
-        end = max(end, at)
+                end = max(end, at)
         for callee in callees(functions[name]):
             begin[callee] = max(begin[callee], at)
     return places, end

@@ -1,9 +1,19 @@
 """Layout blocks: the rectangle, the program of every tile, its routes, and what the host may use."""
 
-from openwafer.csl.layout._identity import identity
-from openwafer.csl.layout._merge import merge_routes
+from openwafer.csl.layout._evaluate import Layout, evaluate_layout
+from openwafer.csl.layout._image import Checked, check_layout, make_image
 from openwafer.csl.layout._params import parse_params
-from openwafer.csl.layout._streams import memcpy_streams
-from openwafer.csl.layout._tiles import ProgramKey, group_tiles
+from openwafer.csl.layout._programs import PeProgram, Programs, make_program, make_programs
 
-__all__ = ["ProgramKey", "group_tiles", "identity", "memcpy_streams", "merge_routes", "parse_params"]
+__all__ = [
+    "Checked",
+    "Layout",
+    "PeProgram",
+    "Programs",
+    "check_layout",
+    "evaluate_layout",
+    "make_image",
+    "make_program",
+    "make_programs",
+    "parse_params",
+]

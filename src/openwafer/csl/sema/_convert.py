@@ -35,6 +35,8 @@ class Conversions(Core):
     def _coerced(self, value: Value, source: Type, type: Type, span: Span) -> Value | None:
         if source is t.COMPTIME_INT:
             return self._from_comptime_int(value, type, span)
+        if value.known and t.is_fixed_integer(source) and t.is_fixed_integer(type):
+            return self._from_comptime_int(value, type, span)  # known, so whether it fits is known too
         if source is t.COMPTIME_FLOAT and t.is_float(type):
             return Value(type, numbers.round_float(value.data, type))
         if type is t.COMPTIME_STRUCT and isinstance(source, t.Record):
@@ -76,13 +78,6 @@ class Conversions(Core):
         else:
             array = source.target
             same = type.many and isinstance(array, t.Array) and array.element is type.target
-            if same and isinstance(array, t.Array) and len(array.extents) != 1:
-                self.fail(
-                    span,
-                    f"`{type}` points to arrays of one dimension",
-                    expected=f"`*[N]{type.target}`",
-                    found=f"`{source}`",
-                )
         return Value(type, value.data, value.known) if same else None
 
     def _to_function(self, value: Value, source: t.FunctionType, type: t.FunctionType) -> Value | None:

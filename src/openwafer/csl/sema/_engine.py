@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from openwafer.csl.ir import _ir as ir
-from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._carry import carry
 from openwafer.csl.sema._globals import Globals
-from openwafer.csl.sema._module import LIBRARY, ModuleInstance
-from openwafer.csl.sema._types import Type
-from openwafer.csl.sema._values import Value
+from openwafer.csl.sema.builtins import _finish
 from openwafer.csl.syntax import ast
 
 
@@ -23,8 +19,6 @@ class Engine(Globals):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._open: list[ModuleInstance] = []
-        self.library: Path = LIBRARY
         self._handlers = {
             **self.literal_handlers(),
             **self.flow_handlers(),
@@ -35,27 +29,12 @@ class Engine(Globals):
 
     def finish(self) -> ir.Unit:
         """Compiles what was asked for; the unit is complete if there are no diagnostics."""
-        self.compile_bodies()
-        self.place_variables()
+        _finish.finish(self)
+        while self.pending():
+            self.compile_bodies()
+            self.place_variables()  # first values can ask for functions, by pointers to them
+        self.finish_calls()
         if not self.diagnostics:
             for one in self.unit.functions.values():
                 carry(one, self.unit.functions)
         return self.unit
-
-    def type_name(self, type: Type) -> str:
-        """A type as CSL writes it."""
-        return str(type)
-
-    def param(self, value: str) -> Value:
-        """A param of the command line: an integer, a float, a bool, or else a string."""
-        for parse, kind in (
-            (lambda: int(value, 0), t.COMPTIME_INT),
-            (lambda: float(value), t.COMPTIME_FLOAT),
-        ):
-            try:
-                return Value(kind, parse())
-            except ValueError:
-                continue
-        if value in ("true", "false"):
-            return Value(t.BOOL, value == "true")
-        return Value(t.COMPTIME_STRING, value.encode())

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from openwafer.csl._source import Span
-from openwafer.csl.sema import _builtin
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
-from openwafer.csl.sema._builtin import BUILTINS, PLACES, Call
+from openwafer.csl.sema._builtin import BUILTINS, PLACES, Call, Entry
 from openwafer.csl.sema._module import Global, ModuleInstance
 from openwafer.csl.sema._operators import Operators
 from openwafer.csl.sema._scope import POISON, AddressVariable, Failure, Scope, StackVariable
@@ -135,7 +134,7 @@ class Expressions(Operators):
         elif isinstance(node, ast.Dereference):
             return self.pointed(self.evaluate(node.base), node.span)
         elif isinstance(node, ast.Builtin) and node.name in PLACES:
-            return PLACES[node.name](Call(self, node, None))  # type: ignore[arg-type]
+            return PLACES[node.name](Call(self, node, None))
         value = self.evaluate(node)
         return ValuePlace(value, value.type)
 
@@ -300,9 +299,9 @@ class Expressions(Operators):
             plural = "s" * (wanted != "1")
             self.fail(node.span, f"`@{node.name}`", expected=f"{wanted} argument{plural}", found=str(count))
         self._check_stage(entry, node.span)
-        return entry.handler(Call(self, node, expected))  # type: ignore[arg-type]
+        return entry.handler(Call(self, node, expected))
 
-    def _check_stage(self, entry: _builtin.Entry, span: Span) -> None:
+    def _check_stage(self, entry: Entry, span: Span) -> None:
         if entry.stage == "any":
             return
         if entry.stage == "code":

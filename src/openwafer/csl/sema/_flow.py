@@ -93,6 +93,8 @@ class Flow(Expressions):
 
     def _common_of(self, alive: list[Arrival], expected: Type | None, span: Span) -> Type:
         types = [one.value.type for one in alive]
+        if expected is t.VOID:  # a statement: nobody looks at its value
+            return t.VOID
         if expected is not None and expected is not t.COMPTIME_STRUCT and t.VOID not in types:
             return expected
         type = types[0]
@@ -209,7 +211,8 @@ class Flow(Expressions):
                     return value
                 span = node.span if node.otherwise is None else node.otherwise.span
                 arrivals.append(self.arrival(value, span))
-                self._check_else(node, arrivals)
+                if expected is not t.VOID:
+                    self._check_else(node, arrivals)
         finally:
             frame.control = outer
         return self.merge(arrivals, expected, node.span)

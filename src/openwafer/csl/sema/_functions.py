@@ -15,7 +15,7 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builder import Builder
 from openwafer.csl.sema._core import MAX_CALLS
-from openwafer.csl.sema._scope import AddressVariable, Binding, Failure, Frame, Returning, Scope, Target
+from openwafer.csl.sema._scope import AddressVariable, Binding, Failure, Frame, Returning, Scope, StackVariable, Target
 from openwafer.csl.sema._statements import Statements
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import Compiled, FunctionValue, LocalPlace, Reference, Value
@@ -404,8 +404,12 @@ class Functions(Statements):
 
     # --- bodies ---
 
+    def pending(self) -> bool:
+        """Whether something was asked for that is not made yet."""
+        return bool(self._pending)
+
     def compile_bodies(self) -> None:
-        """Compiles all functions that were asked for, and those that they call."""
+        """Compiles all functions that were asked for by now, and those that they call."""
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
         while self._pending:
             one = self._pending.pop(0)
@@ -416,9 +420,11 @@ class Functions(Statements):
                 pass
             finally:
                 del self._context[len(self._context) - len(one.context) :]
-            if not self._pending and not self.diagnostics:
-                for type, name in self._dispatchers.items():
-                    self.unit.functions[name] = self._dispatcher(type, name)
+
+    def finish_calls(self) -> None:
+        """What calls through pointers lead to, once it is known which functions have their address taken."""
+        for type, called in self._dispatchers.items():
+            self.unit.functions[called] = self._dispatcher(type, called)
         for name, span in self._externs.items():
             if name not in self.unit.functions and not self.diagnostics:
                 self.report(
@@ -444,34 +450,36 @@ class Functions(Statements):
         if t.is_aggregate(result):
             builder.parameters.append(builder.local("result", "ptr"))
         with self.within(frame):
-            kept = iter(one.compiled.type.parameters)
-            for parameter in declaration.parameters:
-                if parameter.name in one.bound:
-                    continue
-                type = next(kept)
-                assert type is not None and parameter.name is not None
-                names[parameter.name] = self._parameter(parameter.name, type, builder, parameter.span)
+            free = [p for p in declaration.parameters if p.name not in one.bound and p.name is not None]
+            locals = []
+            for parameter, type in zip(free, one.compiled.type.parameters, strict=True):
+                assert type is not None
+                code: ir.Type = "ptr" if t.is_aggregate(type) else type.ir or "void"
+                locals.append("" if type is t.VOID else builder.local(parameter.name or "", code))
+            builder.parameters.extend(filter(None, locals))
+            for parameter, type, local in zip(free, one.compiled.type.parameters, locals, strict=True):
+                assert type is not None
+                names[parameter.name or ""] = self._bound_parameter(parameter, type, local)
             frame.scope = Scope(frame.scope)
             self.statements(declaration.body.statements)
             if builder.block is not None and result is not t.VOID:
                 self._no_value(one.function, result)
         return builder.finish(_result_code(result))
 
-    def _parameter(self, name: str, type: Type, builder: Builder, span: Span) -> Binding:
+    def _bound_parameter(self, parameter: ast.Parameter, type: Type, local: str) -> Binding:
+        name, span = parameter.name or "", parameter.span
         if type is t.VOID:
             return v.NOTHING
         if t.is_aggregate(type):
-            local = builder.local(name, "ptr")
-            builder.parameters.append(local)
             return AddressVariable(local, type, name)
-        assert type.ir is not None
-        local = builder.local(name, type.ir)
-        builder.parameters.append(local)
-        if name in self.frame.taken:
-            number = builder.number()
-            builder.emit(ir.Get(number, local, self.location(span)))
-            return self.new_variable(name, type, v.code(type, ir.Temporary(number)), span)
-        return LocalPlace(local, type, True)
+        if name not in self.frame.taken:
+            return LocalPlace(local, type, True)
+        builder = self.builder(span)
+        number = builder.number()
+        builder.emit(ir.Get(number, local, self.location(span)))
+        made = self.new_variable(name, type, v.code(type, ir.Temporary(number)), span)
+        assert isinstance(made, StackVariable)
+        return StackVariable(made.local, type, True, name)
 
     def _no_value(self, function: FunctionValue, result: Type) -> None:
         declaration = function.declaration

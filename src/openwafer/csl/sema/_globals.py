@@ -10,9 +10,9 @@ from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
-from openwafer.csl.sema._functions import Functions
+from openwafer.csl.sema._functions import Functions, nodes
 from openwafer.csl.sema._memory import NotInMemory, encode
-from openwafer.csl.sema._module import Global, ModuleInstance, SourceFile
+from openwafer.csl.sema._module import LIBRARY, Global, ModuleInstance, SourceFile
 from openwafer.csl.sema._scope import Failure, Frame
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Place, Value, ValuePlace
@@ -28,6 +28,9 @@ class Globals(Functions):
         self._constants: dict[tuple[Type, bytes, tuple[ir.Relocation, ...]], str] = {}
         self._constant_variables: list[ir.Variable] = []
         self._running: list[Global] = []
+        self._open: list[ModuleInstance] = []
+        self._unresolved: list[Global] = []
+        self._placed = False
         self._stages: list[tuple[ModuleInstance, ast.Stage]] = []
 
     # --- modules ---
@@ -44,7 +47,7 @@ class Globals(Functions):
                 hint="mend the name, or add its folder to CSL_IMPORT_PATH",
             )
         try:
-            file = self.files.load(path, name if path.is_relative_to(self.library) else None)
+            file = self.files.load(path, name if path.is_relative_to(LIBRARY) else None)
         except DiagnosticError as error:
             for one in error.diagnostics:
                 self.report(
@@ -63,12 +66,12 @@ class Globals(Functions):
         prefix = importer.prefix
         if self._running and isinstance(self._running[-1].declaration, ast.Variable):
             prefix += self._running[-1].declaration.name + "."
-        for one in params:
+        for given in params:
             if not any(
-                isinstance(d, ast.Variable) and d.kind == "param" and d.name == one
+                isinstance(d, ast.Variable) and d.kind == "param" and d.name == given
                 for d in file.tree.declarations
             ):
-                self.warn(span, f"`{name}` has no param `{one}`")
+                self.warn(span, f"`{name}` has no param `{given}`")
         with self.context(span, f"`{name}` is imported here"):
             return self.instantiate(file, params, prefix, span)
 
@@ -98,7 +101,8 @@ class Globals(Functions):
         for one in module.globals.values():
             try:
                 if isinstance(one.declaration, ast.Variable):
-                    self._resolve(one, one.declaration.span)
+                    if self._wanted_at_once(one.declaration, imported is None):
+                        self._resolve(one, one.declaration.span)
                 elif one.declaration.storage == "export":
                     self.compiled(self._function(one), one.declaration.span)
             except Failure:
@@ -108,6 +112,21 @@ class Globals(Functions):
         if failed and imported is not None:
             raise Failure
         return module
+
+    def _wanted_at_once(self, declaration: ast.Variable, root: bool) -> bool:
+        """Whether a global counts even if nothing uses it: of the program's own file, what is exported, and imports.
+
+        Other globals, and params without a value, are looked at where they are used. Programs rely on it: a module may hold
+        what makes no sense with the params of one import and is not used there.
+        """
+        if declaration.kind == "param" and declaration.value is None:
+            return False
+        if root or declaration.storage == "export":
+            return True
+        value = declaration.value
+        return value is not None and any(
+            isinstance(node, ast.Builtin) and node.name == "import_module" for node in nodes(value)
+        )
 
     def run_stages(self, kind: Literal["comptime", "layout"], root: ModuleInstance) -> None:
         """Runs the comptime blocks of all modules, those of imported modules first; layout blocks only of the root."""
@@ -181,6 +200,7 @@ class Globals(Functions):
         assert one.type is not None
         if in_memory:
             const = declaration.kind != "var"
+            self.use(one)
             return MemoryPlace(ir.Address(self.symbol(one)), one.type, True, const, declaration.name)
         assert one.value is not None
         return OwnedPlace(one.value, one.value.type, declaration.name, True, one)
@@ -201,6 +221,12 @@ class Globals(Functions):
             raise
         finally:
             self._running.pop()
+
+    def use(self, one: Global) -> None:
+        """A variable that has to be in memory; its first value is computed in time."""
+        if not one.used:
+            one.used = True
+            self._unresolved.append(one)
 
     def _enter(self, one: Global, span: Span, state: Literal["typing", "running"]) -> None:
         if one.state == "failed":
@@ -274,8 +300,9 @@ class Globals(Functions):
             )
         one.type, one.value = type, value
         if declaration.kind == "var" or declaration.storage == "export":
-            one.used = True
-            self.initial[self.symbol(one)] = value or v.NOTHING
+            one.used = one.used or one.module.imported is None or declaration.storage == "export"
+            if value is not None:
+                self.initial[self.symbol(one)] = value
 
     def _name_type(self, value: Value | None, name: str) -> None:
         """`const complex = struct {...}` gives a type its name."""
@@ -388,16 +415,35 @@ class Globals(Functions):
         except NotInMemory as error:
             self.fail(span, f"memory cannot hold {error}")
 
+    def pending(self) -> bool:
+        """Whether something was asked for that is not made yet."""
+        return super().pending() or bool(self._unresolved) or not self._placed
+
     def place_variables(self) -> None:
         """The unit's symbols: globals in the order of their declarations, then constants."""
+        self._placed = True
+        self.unit.symbols.clear()
+        while self._unresolved:
+            one = self._unresolved.pop()
+            try:
+                self._resolve(one, one.declaration.span)
+            except Failure:
+                continue
         for module in sorted(self.modules, key=lambda one: one.order):
             for one in module.globals.values():
                 declaration = one.declaration
                 if isinstance(declaration, ast.Variable) and one.used and one.value is not None:
-                    with self.within(Frame(module)):
-                        self._place_variable(one, declaration, one.value)
+                    try:
+                        with self.within(Frame(module)):
+                            self._place_variable(one, declaration, one.value)
+                    except Failure:
+                        continue
         for variable in self._constant_variables:
             self.unit.symbols[variable.name] = variable
+
+    def finish_calls(self) -> None:
+        """What calls through pointers lead to; what is extern must be exported by now."""
+        super().finish_calls()
         for module in self.modules:
             for one in module.globals.values():
                 if one.declaration.storage == "extern" and one.symbol and one.symbol not in self.unit.symbols:

@@ -76,10 +76,10 @@ class Loops(Flow):
                 while self._holds(node):
                     self._count(done, node.span)
                     done += 1
-                    if not self._once(target, lambda: self.action(node.body, None), node.span):
+                    if not self._once(target, lambda: self.action(node.body, t.VOID), node.span):
                         break
                     if node.step is not None:
-                        self.evaluate(node.step)
+                        self.execute(node.step)
                 return self._leave(target, node.span)
             return self._running_while(node, target)
         finally:
@@ -110,13 +110,13 @@ class Loops(Flow):
                 before = builder.block
                 builder.block = builder.new_block()
             body = builder.block
-            self.action(node.body, None)
+            self.action(node.body, t.VOID)
             ways = [*target.continues]
             if not self.dead():
                 ways.append(self.arrival(v.NOTHING, node.body.span))
             self.merge(ways, None, node.span)
             if node.step is not None and not self.dead():
-                self.evaluate(node.step)
+                self.execute(node.step)
             builder.jump(header)
         finally:
             frame.control = outer
@@ -159,7 +159,7 @@ class Loops(Flow):
                     scope.names[node.element] = one
                     if node.index is not None:
                         scope.names[node.index] = Value(t.U16, done)
-                    self.evaluate(node.body)
+                    self.execute(node.body)
 
             if not self._once(target, body, node.span):
                 break
@@ -275,7 +275,7 @@ class Loops(Flow):
             if position is not None and node.index is not None:
                 scope.names[node.index] = LocalPlace(position, t.U16, True)
             with self.scoped():
-                self.evaluate(node.body)
+                self.execute(node.body)
         ways = [*target.continues]
         if not self.dead():
             ways.append(self.arrival(v.NOTHING, node.body.span))

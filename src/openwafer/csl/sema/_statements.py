@@ -25,7 +25,7 @@ class Statements(Loops):
 
     def execute(self, node: ast.Statement) -> None:
         """Does a statement; what an expression gives is dropped."""
-        self._handlers[type(node)](node, None)
+        self._handlers[type(node)](node, t.VOID)
 
     def _variable(self, node: ast.Variable, expected: Type | None) -> Value:
         frame = self.frame

@@ -5,6 +5,7 @@
 // Where nothing is to do, the machine goes on at the next cycle that its calendar or the network has.
 #pragma once
 
+#include <algorithm>
 #include <csetjmp>
 #include <deque>
 #include <functional>
@@ -59,6 +60,8 @@ class Machine : public RampSink {
 
   Outcome run(Cycle cycles, const std::function<void()>& poll);
   Cycle cycle() const { return cycle_; }
+  // For the host, on an idle machine: time passes and nothing happens.
+  void skip_to(Cycle cycle) { cycle_ = std::max(cycle_, cycle); }
 
   // --- the host's side; places are in the program's rectangle ---
   Pe& pe(uint16_t x, uint16_t y);

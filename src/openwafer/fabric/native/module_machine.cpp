@@ -239,6 +239,7 @@ void bind_machine(nb::module_& m) {
       .def("start", &Machine::start)
       .def("run", &run, "cycles"_a)
       .def_prop_ro("cycle", &Machine::cycle)
+      .def("skip_to", &Machine::skip_to, "cycle"_a)
       .def_prop_ro("failure", &Machine::failure)
       .def_prop_ro("hops", &Machine::hops)
       .def_rw("spin_limit", &Machine::spin_limit)

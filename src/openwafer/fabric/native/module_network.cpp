@@ -26,10 +26,10 @@ using Override = std::tuple<int, int>;               // rx and tx of a switch po
 class NetworkProbe final : public RampSink {
  public:
   NetworkProbe(uint32_t width, uint32_t height, bool color_swap, uint32_t hop_cycles, uint32_t ramp_in_cycles,
-               uint32_t ramp_out_cycles, uint32_t buffer_wavelets)
+               uint32_t ramp_out_cycles, uint32_t buffer_wavelets, bool trains)
       : width_(width),
         height_(height),
-        network_(width, height, color_swap, {hop_cycles, ramp_in_cycles, ramp_out_cycles, buffer_wavelets}),
+        network_(width, height, color_swap, {hop_cycles, ramp_in_cycles, ramp_out_cycles, buffer_wavelets, trains}),
         queue_of_(size_t{width} * height * COLORS, -1),
         feed_of_(size_t{width} * height * COLORS, -1) {
     network_.set_sink(this);
@@ -163,13 +163,13 @@ class NetworkProbe final : public RampSink {
   uint16_t read_route(uint32_t x, uint32_t y, uint8_t color) const { return network_.read_route(tile(x, y), color); }
   uint16_t read_switch(uint32_t x, uint32_t y, uint8_t color) const { return network_.read_switch(tile(x, y), color); }
   void write_route(uint32_t x, uint32_t y, uint8_t color, uint16_t value) {
-    network_.write_route(tile(x, y), checked(color), value, cycle_);
+    network_.write_route(tile(x, y), checked(color), value, done());
   }
   void write_switch(uint32_t x, uint32_t y, uint8_t color, uint16_t value) {
-    network_.write_switch(tile(x, y), checked(color), value, cycle_);
+    network_.write_switch(tile(x, y), checked(color), value, done());
   }
   void exit_teardown(uint32_t x, uint32_t y, uint8_t color) {
-    network_.exit_teardown(tile(x, y), checked(color), cycle_);
+    network_.exit_teardown(tile(x, y), checked(color), done());
   }
   uint32_t open_port(uint32_t x, uint32_t y, int side, uint8_t color, bool into_fabric) {
     return network_.open_port(tile(x, y), static_cast<Side>(side), checked(color), into_fabric);
@@ -177,7 +177,7 @@ class NetworkProbe final : public RampSink {
   void send(uint32_t port, const std::vector<Word>& words) {
     std::vector<Wavelet> wavelets;
     for (const auto& [data, control] : words) wavelets.push_back({data, 0, control});
-    network_.send(port, wavelets.data(), wavelets.size(), cycle_);
+    network_.send(port, wavelets.data(), wavelets.size(), done());
   }
   size_t pending(uint32_t port) const { return network_.pending(port); }
   std::vector<Word> receive(uint32_t port) {
@@ -217,6 +217,8 @@ class NetworkProbe final : public RampSink {
     sending_.push_back(at);
     feeds_.push_back(std::move(feed));
   }
+  // What the host does between runs belongs to the cycle before the next.
+  Cycle done() const { return cycle_ == 0 ? 0 : cycle_ - 1; }
   Tile tile(uint32_t x, uint32_t y) const {
     if (x >= width_ || y >= height_) throw std::out_of_range("no such tile");
     return y * width_ + x;
@@ -276,9 +278,9 @@ class NetworkProbe final : public RampSink {
 void bind_network(nb::module_& m) {
   using openwafer::NetworkProbe;
   nb::class_<NetworkProbe>(m, "NetworkProbe", "A network without PEs: prepared words go in, what arrives is kept.")
-      .def(nb::init<uint32_t, uint32_t, bool, uint32_t, uint32_t, uint32_t, uint32_t>(), "width"_a, "height"_a,
+      .def(nb::init<uint32_t, uint32_t, bool, uint32_t, uint32_t, uint32_t, uint32_t, bool>(), "width"_a, "height"_a,
            nb::kw_only(), "color_swap"_a = false, "hop_cycles"_a = 2, "ramp_in_cycles"_a = 1, "ramp_out_cycles"_a = 1,
-           "buffer_wavelets"_a = 4)
+           "buffer_wavelets"_a = 4, "trains"_a = true)
       .def("configure", &NetworkProbe::configure, "x"_a, "y"_a, "color"_a, "rx"_a, "tx"_a, nb::kw_only(),
            "positions"_a = nb::list(), "position"_a = 0, "ring"_a = false, "pop"_a = 0, "teardown"_a = false,
            "swap_x"_a = false, "swap_y"_a = false)

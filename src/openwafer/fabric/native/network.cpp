@@ -109,6 +109,7 @@ Extra& Network::State::extra(uint32_t slot) {
   if (slots[slot].extra == NONE) {
     slots[slot].extra = static_cast<uint32_t>(extras.size());
     extras.emplace_back();
+    refresh(slots[slot]);  // it is no longer plain
   }
   return extras[slots[slot].extra];
 }
@@ -179,7 +180,9 @@ void Network::State::forget_links(Tile tile, uint8_t color) {
     if (from == NONE) continue;
     for (const uint8_t of : {color, static_cast<uint8_t>(color ^ 1)}) {
       const uint32_t slot = slot_at(from, of);
-      if (slot != NONE) slots[slot].out[opposite(static_cast<Side>(side))] = NONE;
+      if (slot == NONE) continue;
+      slots[slot].out[opposite(static_cast<Side>(side))] = NONE;
+      if (routers[slots[slot].router].train != NONE) end_train(routers[slots[slot].router].train);
     }
   }
 }
@@ -291,6 +294,7 @@ size_t Network::memory_bytes() const {
                bytes(state.buffers) + bytes(state.entries) + bytes(state.extras) + bytes(state.pairs) +
                bytes(state.ports) + bytes(state.active) + bytes(state.next);
   for (const Port& port : state.ports) sum += bytes(port.words);
+  for (const Train& train : state.trains) sum += sizeof(Train) + bytes(train.stretch) + bytes(train.cars);
   return sum;
 }
 

@@ -54,6 +54,7 @@ struct NetworkTiming {
   uint32_t ramp_in_cycles = 1;   // CE to router; at least 1
   uint32_t ramp_out_cycles = 1;  // router to CE
   uint32_t buffer_wavelets = 4;  // for each color and input of a router; 1 to 128
+  bool trains = true;            // move uncontended streams as one; changes no result, only speed
 };
 
 struct SwitchPosition {
@@ -92,6 +93,9 @@ class Network {
   void set_sink(RampSink* sink);
   // Sets or replaces a color's route; wavelets in its buffers stay.
   void configure(Tile tile, uint8_t color, const RouteConfig& route);
+
+  // Calls with a cycle come after commit() of that cycle: by PEs in its PE phase, or by the host between two cycles.
+  // What they change, routers see in the next one.
 
   // --- the CE's side of the ramp ---
   // PE phase: hands a wavelet to the router; false if its ramp buffer for this color is full (see ramp_free).

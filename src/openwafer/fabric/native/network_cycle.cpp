@@ -253,6 +253,7 @@ void Network::evaluate(Cycle cycle) {
   state.next.clear();
   state.next_ports.clear();
   state.round++;
+  state.run_trains();
   for (const uint32_t port : state.active_ports) state.inject(port);
   for (const uint32_t router : state.active) {
     if (!state.pass(router)) state.step(router);
@@ -270,7 +271,11 @@ void Network::commit(Cycle cycle) {
 }
 
 Cycle Network::next_cycle() const {
-  return state_->next.empty() && state_->next_ports.empty() ? NEVER : state_->latest + 1;
+  const State& state = *state_;
+  if (!state.next.empty() || !state.next_ports.empty() || !state.ending.empty()) return state.latest + 1;
+  Cycle first = NEVER;
+  for (const uint32_t id : state.running) first = std::min(first, state.trains[id].arrival(state.timing.hop_cycles));
+  return first;
 }
 
 }  // namespace openwafer

@@ -48,6 +48,13 @@ void Network::State::refresh(Slot& slot) {
     if (position.tx & SIDE_MASK) slot.tx = position.tx & SIDE_MASK;
   }
   slot.open = slot.bits & STALLED ? 0 : slot.rx | bit(HOST);
+  const auto one_link = [](uint8_t mask) { return mask && !(mask & (mask - 1)) && mask < bit(RAMP); };
+  const bool plain = timing.trains && timing.buffer_wavelets > timing.hop_cycles && one_link(slot.rx) &&
+                     one_link(slot.tx) && slot.pop == PopMode::NO_POP && slot.extra == NONE &&
+                     !(slot.bits & (SWAP_X | SWAP_Y | STALLED | FILTERED)) &&
+                     std::none_of(slot.positions.begin(), slot.positions.end(), valid);
+  set(slot.bits, PLAIN, plain);
+  if (routers[slot.router].train != NONE) end_train(routers[slot.router].train);
 }
 
 // Whether there was a position to go to.

@@ -55,6 +55,7 @@ enum SlotBit : uint8_t {
   STALLED = 8,          // teardown in progress
   POINT_TO_POINT = 16,  // kept for readers of the register; changes nothing here
   FILTERED = 32,
+  PLAIN = 64,  // one link to one link, and nothing that could change or look at a wavelet
 };
 
 struct Slot {
@@ -81,6 +82,7 @@ struct Router {
   uint32_t stages = 0;     // mask of colors with wavelets on the ramp
   uint32_t queued = 0;     // the round for which it is on the active list
   uint32_t colors = 0;     // mask of colors with a slot
+  uint32_t train = NONE;   // the train that goes through it
   std::array<uint8_t, COLORS> place;  // color -> place behind `first`
 };
 
@@ -105,6 +107,24 @@ struct Extra {
   }
 };
 
+struct Car {
+  Cycle ready;  // when it could leave the train's first router
+  uint32_t data;
+  bool control;
+};
+
+struct Train {
+  std::vector<uint32_t> stretch;       // the buffers of its routers
+  uint32_t entry = NONE, exit = NONE;  // the first of them, and the one behind the last
+  std::vector<Car> cars;
+  size_t first = 0;      // of the cars: the oldest still under way
+  Cycle last = NEVER;    // Car::ready of the last that has got off
+  bool running = false;  // has cars
+  bool ending = false;
+  // When the oldest leaves the last router.
+  Cycle arrival(Cycle hop) const { return cars[first].ready + (stretch.size() - 1) * hop; }
+};
+
 struct Delivery {
   Tile tile;
   Wavelet wavelet;
@@ -126,6 +146,8 @@ struct Network::State {
   std::vector<Extra> extras;
   std::vector<std::array<uint32_t, 2>> pairs;
   std::vector<Port> ports;
+  std::vector<Train> trains;
+  std::vector<uint32_t> unused_trains, running, ending;
 
   std::vector<uint32_t> active, next;  // routers of this round and of the next
   std::vector<uint32_t> active_ports, next_ports;
@@ -159,6 +181,14 @@ struct Network::State {
   bool advance(Slot& slot);
   // A color in teardown may get its route later.
   static bool routed(const Slot& slot) { return slot.base_rx | slot.base_tx | (slot.bits & STALLED); }
+
+  // --- network_trains.cpp ---
+  bool leads_to_one(uint32_t slot, Side side) const;
+  bool form_train(uint32_t entry);
+  bool board(uint32_t buffer, uint32_t data, bool control, Cycle ready);
+  void end_train(uint32_t train);
+  void dissolve(uint32_t train);
+  void run_trains();
 
   // --- network_cycle.cpp: one cycle ---
   struct Request {
@@ -210,6 +240,12 @@ inline void Network::State::wake(uint32_t index) {
 }
 
 inline void Network::State::push(uint32_t index, uint32_t data, bool control, Cycle ready) {
+  {
+    const Router& router = routers[buffers[index].router];
+    const bool boards = router.train != NONE ||
+                        (router.filled == 0 && slots[buffers[index].slot].bits & PLAIN && form_train(index));
+    if (boards && board(index, data, control, ready)) return;
+  }
   Buffer& buffer = buffers[index];
   put(buffer, index, data, control, ready);
   if (buffer.count == 1) {

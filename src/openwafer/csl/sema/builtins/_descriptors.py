@@ -7,6 +7,7 @@ from dataclasses import replace
 from openwafer.artifact._pe_abi import DescriptorFlag
 from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
+from openwafer.csl.ir._records import FIELD
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
@@ -298,21 +299,25 @@ def set_dsd_length(call: Call) -> Value:
     return edit(call, dsd, "length", call.coerced(1, t.U16))
 
 
-ELEMENT_WORDS_BYTE = 30
-"""Where a mem1d descriptor keeps the words of an element: the innermost of the strides, which only mem4d steps by."""
+def descriptor_field(call: Call, dsd: Value, name: str, type: t.Primitive, at: int = 0) -> Value:
+    """A field of a DSD that only running code knows, read from a copy in the function's frame."""
+    kept = call.engine.in_frame(dsd.type, "dsd", call.span)
+    call.store(kept, dsd)
+    address = call.engine.moved(kept.address, FIELD[name] + at, call.span)
+    return call.load(MemoryPlace(address, type, True))
 
 
 @builtin("set_dsd_stride", 2)
 def set_dsd_stride(call: Call) -> Value:
-    """The DSD takes every so many elements of the type that it was made for."""
+    """The DSD takes every so many elements of the type that it was made for.
+
+    A mem1d descriptor keeps the words of an element as the innermost of the strides, which only mem4d steps by.
+    """
     dsd = dsd_argument(call, t.MEM1D_DSD)
     stride = call.coerced(1, t.I8)
     if dsd.known:
         return edit(call, dsd, "stride", _scaled(call, stride, dsd.data.strides[-1]))
-    kept = call.engine.in_frame(t.MEM1D_DSD, "dsd", call.span)
-    call.store(kept, dsd)
-    address = call.engine.moved(kept.address, ELEMENT_WORDS_BYTE, call.span)
-    words = call.load(MemoryPlace(address, t.I16, True))
+    words = descriptor_field(call, dsd, "strides", t.I16, at=6)
     factors = (call.operand(call.convert(stride, t.I16)), call.operand(words))
     product = call.emit(ir.Compute(call.result(), "mul", "i16", factors, call.location))
     return edit(call, dsd, "stride", v.code(t.I16, product))

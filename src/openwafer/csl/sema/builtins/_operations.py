@@ -14,8 +14,16 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
-from openwafer.csl.sema.builtins._descriptors import edit
-from openwafer.csl.sema.builtins._settings import NO_CONFIG, Config, asynchronous, config, flag
+from openwafer.csl.sema.builtins._descriptors import descriptor_field, edit
+from openwafer.csl.sema.builtins._settings import (
+    ASYNC,
+    NO_CONFIG,
+    Config,
+    asynchronous,
+    config,
+    flag,
+    with_thread,
+)
 
 FILES = {t.DSR_DEST: "dest", t.DSR_SRC0: "src0", t.DSR_SRC1: "src1"}
 _INT16 = ("i16", "u16")
@@ -94,8 +102,20 @@ def _operate(call: Call) -> Value:
     operands = [_operand(call, operation, form, index, found) for index in range(count)]
     _check_together(call, form, found)
     call.emit(ir.Vector(call.name, tuple(operands), found.settings, call.location))
-    waits_for_fifo = any(call.value(index).type is t.FIFO for index in range(count))
-    return v.NOTHING if waits_for_fifo and not found.settings.asynchronous else v.TRUE
+    return _result(call, count, found)
+
+
+def _result(call: Call, count: int, found: Config) -> Value:
+    """Whether the operation was complete, where somebody asks: only a FIFO can cut it short."""
+    if call.expected is not t.BOOL:
+        return v.NOTHING
+    if not found.settings.asynchronous and any(call.value(index).type is t.FIFO for index in range(count)):
+        call.error(
+            None,
+            "whether a FIFO was full or empty is not told yet",
+            hint="use .async = true with .activate, or count elements in a variable",
+        )
+    return v.TRUE
 
 
 for _name in OPERATIONS:
@@ -178,8 +198,7 @@ def _pointer(call: Call, operation: Operation, index: int) -> ir.VectorOperand:
         call.error(
             call.span_of(index), f"the destination of @{call.name}", expected=names, found=f"`{value.type}`"
         )
-    assert target.ir is not None
-    return ir.VectorOperand("pointer", call.operand(value), target.ir)
+    return ir.VectorOperand("pointer", call.operand(value))
 
 
 def _vector(call: Call, index: int, found: Config) -> ir.VectorOperand:
@@ -203,15 +222,30 @@ def _vector(call: Call, index: int, found: Config) -> ir.VectorOperand:
 
 def _indexed(call: Call, value: Value, found: Config) -> Value:
     """A DSD with `wavelet_index_offset`, moved by the operation's index."""
-    if found.index is None or not value.known or not value.data.flags & DescriptorFlag.INDEXED:
+    if found.index is None or value.type in (t.FABIN_DSD, t.FIFO):
+        return value
+    if value.known and not value.data.flags & DescriptorFlag.INDEXED:
         return value
     if value.type is t.FABOUT_DSD:
         return edit(call, value, "index", found.index)
     words = call.bitcast(found.index, t.I16)
-    if words.known:
-        return edit(call, value, "offset", Value(t.I16, 2 * words.data))
-    twice = ir.Compute(call.result(), "shl", "i16", (call.operand(words), ir.Number("i16", 1)), call.location)
-    return edit(call, value, "offset", v.code(t.I16, call.emit(twice)))
+    if value.known:
+        bytes = words.data * 2 if words.known else _multiplied(call, words, ir.Number("i16", 2))
+        return edit(call, value, "offset", Value(t.I16, bytes) if words.known else v.code(t.I16, bytes))
+    flags = call.convert(descriptor_field(call, value, "flags", t.U8), t.I16)
+    indexed = ir.Compute(
+        call.result(),
+        "and",
+        "i16",
+        (call.operand(flags), ir.Number("i16", DescriptorFlag.INDEXED)),
+        call.location,
+    )
+    half = ir.Compute(call.result(), "shr", "i16", (call.emit(indexed), ir.Number("i16", 1)), call.location)
+    return edit(call, value, "offset", v.code(t.I16, _multiplied(call, words, call.emit(half))))
+
+
+def _multiplied(call: Call, value: Value, factor: ir.Operand) -> ir.Temporary:
+    return call.emit(ir.Compute(call.result(), "mul", "i16", (call.operand(value), factor), call.location))
 
 
 def _check_together(call: Call, form: str, found: Config) -> None:
@@ -288,9 +322,9 @@ def load_to_dsr(call: Call) -> Value:
         call.error(call.span_of(0), f"a {dsd.type} goes into", expected=right, found=f"`{register.type}`")
     settings, saves, steps = ir.Settings(), False, False
     if len(call) > 2:
-        names = ("async", "activate", "unblock", "on_control", "save_address", "single_step")
+        names = (*ASYNC, "ut_id", "priority", "save_address", "single_step")
         fields = call.fields(2, "the settings of a DSR", names)
-        settings = asynchronous(call, 2, fields)
+        settings = with_thread(call, 2, fields, asynchronous(call, 2, fields))
         saves, steps = flag(call, fields, 2, "save_address"), flag(call, fields, 2, "single_step")
         if settings.asynchronous and not fabric:
             call.error(call.span_of(2), "only a fabric DSD can be asynchronous", hint="leave .async out")

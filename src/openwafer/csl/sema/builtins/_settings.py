@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
@@ -111,36 +111,31 @@ def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> ir.Setting
     return ir.Settings(asynchronous=is_async, end=end, control=control)
 
 
+def with_thread(call: Call, index: int, fields: dict[str, Value], settings: ir.Settings) -> ir.Settings:
+    """The settings with the microthread and the priority that `fields` give."""
+    if "priority" in fields:
+        level = priority(call, fields["priority"], call.field_span(index, "priority"))
+        settings = replace(settings, priority=level)
+    if "ut_id" not in fields:
+        return settings
+    span = call.field_span(index, "ut_id")
+    if call.architecture != "wse3":
+        call.error(
+            span,
+            "only operations of the WSE-3 name their microthread",
+            hint="on the WSE-2 the queue decides; guard this with @is_arch",
+        )
+    found = call.engine.require_known(call.engine.coerce(fields["ut_id"], t.UT_ID, span), span, "`ut_id`")
+    return replace(settings, thread=int(found.data))
+
+
 def config(call: Call, index: int) -> Config:
     """The settings of an operation, which are its argument `index`."""
     fields = call.fields(index, "the settings of an operation", (*ASYNC, "priority", "ut_id", "index"))
-    settings = asynchronous(call, index, fields)
-    level, thread = 0, None
-    if "priority" in fields:
-        level = priority(call, fields["priority"], call.field_span(index, "priority"))
-    if "ut_id" in fields:
-        span = call.field_span(index, "ut_id")
-        if call.architecture != "wse3":
-            call.error(
-                span, "only operations of the WSE-3 name their microthread", hint="guard this with @is_arch"
-            )
-        thread = int(
-            call.engine.require_known(
-                call.engine.coerce(fields["ut_id"], t.UT_ID, span), span, "`ut_id`"
-            ).data
-        )
-    found = None
-    if "index" in fields:
-        found = call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index"))
-    made = ir.Settings(
-        asynchronous=settings.asynchronous,
-        thread=thread,
-        priority=level,
-        end=settings.end,
-        unblock=settings.unblock,
-        control=settings.control,
-    )
-    return Config(made, found)
+    settings = with_thread(call, index, fields, asynchronous(call, index, fields))
+    if "index" not in fields:
+        return Config(settings)
+    return Config(settings, call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index")))
 
 
 NO_CONFIG = Config(ir.Settings())

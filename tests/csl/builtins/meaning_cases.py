@@ -1,0 +1,49 @@
+"""The programs of wrong_meaning.txt: syntax is right, but what they say cannot be meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from openwafer.csl import DiagnosticError
+from openwafer.csl.layout import check_layout
+from openwafer.csl.layout._programs import Programs, make_program
+from openwafer.csl.sema._core import Options
+from openwafer.csl.sema._module import Files
+
+WRONG = Path(__file__).with_name("wrong_meaning.txt")
+
+
+def wrong_meanings() -> list[tuple[str, str, str]]:
+    """Name, program and message of each: `=== name`, the program, `---`, the message.
+
+    A name that ends with `(wse2)` is compiled for that machine, others for the WSE-3. One that begins with `layout:` is a
+    whole program, others are programs of one PE.
+    """
+    found = []
+    for part in WRONG.read_text("utf-8").split("=== ")[1:]:
+        name, _, rest = part.partition("\n")
+        program, _, message = rest.partition("\n---\n")
+        found.append((name, program + "\n", message.rstrip("\n")))
+    return found
+
+
+def meaning(name: str, program: str, folder: Path) -> str:
+    """The errors of a program as a user reads them; empty if there are none."""
+    path = folder / "t.csl"
+    path.write_text(program, "utf-8")
+    architecture = "wse2" if name.endswith("(wse2)") else "wse3"
+    files = Files("1.4")
+    options = Options(architecture=architecture, fabric=(20, 10), offset=(4, 1))
+    try:
+        file = files.load(path, "t.csl")
+        if name.startswith("layout:"):
+            check_layout(file, {}, options, files)
+        else:
+            made = Programs()
+            make_program(file, {}, options, files, made)
+            if made.diagnostics:
+                raise DiagnosticError(made.diagnostics)
+    except DiagnosticError as error:
+        return re.sub(re.escape(str(folder)) + "/?", "", str(error))
+    return ""
