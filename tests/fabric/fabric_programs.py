@@ -170,8 +170,12 @@ class Pe:
     def load_dsr(self, file: abi.OperandKind, number: int, value: bytes, **settings: Any) -> None:
         self.call("ow_load_dsr", int(file), number, value, vector_record("mov16", 0, **settings))
 
-    def map_begin(self, operands: Sequence[Operand], types: Sequence[str], writes: Sequence[bool]) -> Iterator[None]:
-        marks = [abi.MAP_TYPES.index(t) | (abi.MAP_WRITE if w else 0) for t, w in zip(types, writes, strict=True)]
+    def map_begin(
+        self, operands: Sequence[Operand], types: Sequence[str], writes: Sequence[bool]
+    ) -> Iterator[None]:
+        marks = [
+            abi.MAP_TYPES.index(t) | (abi.MAP_WRITE if w else 0) for t, w in zip(types, writes, strict=True)
+        ]
         yield from self.wait(
             self.call("ow_map_begin", self._operands(operands), bytes([*marks, abi.MAP_END]), 0)
         )
@@ -269,9 +273,7 @@ def machine(
     **more: Any,
 ) -> Machine:
     """A row of PEs, one for each program."""
-    tiles = tuple(
-        image.Tile(x, 0, x, routes[x] if x < len(routes) else {}) for x in range(len(programs))
-    )
+    tiles = tuple(image.Tile(x, 0, x, routes[x] if x < len(routes) else {}) for x in range(len(programs)))
     made = image.Image(
         architecture=architecture,
         fabric=(len(programs) + 2, 3),

@@ -39,7 +39,9 @@ IN = (image.Queue("input", 3, 1),)
 Arch = image.Architecture
 
 
-def sender(code: Code, count: int, operation: str = "mov32", *, memory: bytes = b"", **settings: Any) -> image.Program:
+def sender(
+    code: Code, count: int, operation: str = "mov32", *, memory: bytes = b"", **settings: Any
+) -> image.Program:
     """A PE that sends `count` elements from address 0 on color 1 through output queue 2."""
 
     def main(pe: Pe) -> Iterator[None]:
@@ -58,12 +60,18 @@ def sender(code: Code, count: int, operation: str = "mov32", *, memory: bytes = 
     architecture=st.sampled_from(["wse2", "wse3"]),
     timing=st.sampled_from(["sim", "silicon", "functional"]),
 )
-def test_what_one_pe_sends_another_receives(count: int, asynchronous: bool, architecture: Arch, timing: str) -> None:
+def test_what_one_pe_sends_another_receives(
+    count: int, asynchronous: bool, architecture: Arch, timing: str
+) -> None:
     """Whatever the length and the timing: the same words in the same order, then the completion task."""
 
     def main(pe: Pe) -> Iterator[None]:
         yield from pe.vector(
-            "mov32", dsd(mem(0, count, 2)), dsd(fabin(3, count, 1)), asynchronous=asynchronous, end=activate(9)
+            "mov32",
+            dsd(mem(0, count, 2)),
+            dsd(fabin(3, count, 1)),
+            asynchronous=asynchronous,
+            end=activate(9),
         )
 
     def done(pe: Pe) -> None:
@@ -150,7 +158,10 @@ def test_a_producer_stalls_at_exactly_the_published_depths(architecture: Arch, q
     assert "task main" not in outcomes[0][1]
     assert outcomes[1][0].stalled
     diagnosis = outcomes[1][1]
-    assert "task main: @mov32 at program.csl:7:3, 1 elements to go, waits: output queue 2 is full (color 1" in diagnosis
+    assert (
+        "task main: @mov32 at program.csl:7:3, 1 elements to go, waits: output queue 2 is full (color 1"
+        in diagnosis
+    )
     assert f"input queue {queue} (color 1) holds {depth} of {depth} wavelets" in diagnosis
 
 
@@ -171,7 +182,10 @@ def test_entering_a_microthread_twice_names_both_operations() -> None:
 
     assert loaded.run().failed
     assert loaded.failure.startswith("program.csl:9:5: PE (0, 0), task main")
-    assert "re-entry of microthread 2: @mov32 begins while @mov32 at program.csl:7:3 still uses it" in loaded.failure
+    assert (
+        "re-entry of microthread 2: @mov32 begins while @mov32 at program.csl:7:3 still uses it"
+        in loaded.failure
+    )
 
 
 @pytest.mark.parametrize("direction", ["input", "output"])
@@ -213,7 +227,9 @@ def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it() -> None
         pe.store(100, 1)
 
     code = Code()
-    first = program(code.add(main), np.array([4, 5, 6], np.uint32).tobytes(), tasks=(main_task(),), queues=OUT)
+    first = program(
+        code.add(main), np.array([4, 5, 6], np.uint32).tobytes(), tasks=(main_task(),), queues=OUT
+    )
     tasks = (main_task(), image.Task(kind="local", id=9, entry=1, name="ended"))
     loaded = machine(
         code, [first, program(code.add(receive, ended), tasks=tasks, queues=IN)], routes=EASTWARD
@@ -339,9 +355,7 @@ def test_a_stream_through_a_pe_holds_what_its_queues_hold(architecture: Arch, mo
     """Example pipeline-01: 14 words fit into a PE of WSE-2 before the host takes any; the 15th waits for it."""
 
     def main(pe: Pe) -> Iterator[None]:
-        yield from pe.vector(
-            "mov32", dsd(fabout(3, 0x7FFF, 5)), dsd(fabin(2, 0x7FFF, 4)), asynchronous=True
-        )
+        yield from pe.vector("mov32", dsd(fabout(3, 0x7FFF, 5)), dsd(fabin(2, 0x7FFF, 4)), asynchronous=True)
 
     code = Code()
     queues = (image.Queue("input", 2, 4), image.Queue("output", 3, 5))

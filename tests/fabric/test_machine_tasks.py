@@ -80,7 +80,13 @@ def test_a_blocked_task_runs_once_it_is_unblocked() -> None:
     code = Code()
     entries = code.add(logger(9, activate(12), unblock(12)), logger(12, activate(15)), logger(15))
     loaded = machine(
-        code, [program(entries, tasks=(local(9, 0, active=True), local(12, 1, blocked=True), local(15, 2, blocked=True)))]
+        code,
+        [
+            program(
+                entries,
+                tasks=(local(9, 0, active=True), local(12, 1, blocked=True), local(15, 2, blocked=True)),
+            )
+        ],
     )
     outcome = loaded.run()
 

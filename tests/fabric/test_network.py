@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from fabric_probe import EAST, NORTH, RAMP, SOUTH, WEST, NetworkProbe, data, line
 from hypothesis import given
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 numbers = st.integers
 
 
-@given(hops=numbers(0, 9), hop=numbers(1, 4), ramp_in=numbers(1, 4), ramp_out=numbers(0, 4), start=numbers(0, 50))
+@given(
+    hops=numbers(0, 9), hop=numbers(1, 4), ramp_in=numbers(1, 4), ramp_out=numbers(0, 4), start=numbers(0, 50)
+)
 def test_an_idle_path_costs_both_ramps_and_its_hops(
     hops: int, hop: int, ramp_in: int, ramp_out: int, start: int
 ) -> None:
@@ -64,7 +68,7 @@ def test_two_streams_on_one_link_get_half_of_it_each() -> None:
 
     for x, color in ((3, 0), (2, 1)):
         cycles = [cycle for cycle, _, _ in probe.arrivals(x, 0, color)][20:150]
-        assert {after - before for before, after in zip(cycles, cycles[1:], strict=False)} == {2}
+        assert {after - before for before, after in pairwise(cycles)} == {2}
 
 
 @given(order=st.permutations(range(6)))
@@ -140,10 +144,12 @@ def test_multicast_goes_when_every_side_has_room() -> None:
 
     assert data(probe, 1, 0, 2) == data(probe, 2, 0, 2) == list(range(30))
     cycles = [cycle for cycle, _, _ in probe.arrivals(2, 0, 2)]
-    assert all(after - before == 10 for before, after in zip(cycles[8:], cycles[9:], strict=False))
+    assert all(after - before == 10 for before, after in pairwise(cycles[8:]))
 
 
-@pytest.mark.parametrize(("side", "name"), [(WEST, "west"), (EAST, "east"), (SOUTH, "south"), (NORTH, "north")])
+@pytest.mark.parametrize(
+    ("side", "name"), [(WEST, "west"), (EAST, "east"), (SOUTH, "south"), (NORTH, "north")]
+)
 def test_a_wavelet_that_leaves_the_fabric_is_an_error(side: int, name: str) -> None:
     """No program means to lose data over the edge: say which tile and color did."""
     probe = NetworkProbe(1, 1)

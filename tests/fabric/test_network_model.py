@@ -21,7 +21,11 @@ rules = st.one_of(
     st.builds(Rule, st.just("range"), first=st.integers(0, 2), last=st.integers(1, 4)),
     st.integers(1, 6).flatmap(
         lambda size: st.builds(
-            Rule, st.just("counter"), first=st.integers(0, size - 1), round=st.just(size), last=st.integers(0, 5)
+            Rule,
+            st.just("counter"),
+            first=st.integers(0, size - 1),
+            round=st.just(size),
+            last=st.integers(0, 5),
         )
     ),
 )

@@ -140,17 +140,29 @@ HALVES = (A.astype(np.float16), B.astype(np.float16))
         ("xor16", I, J, I ^ J),
         ("sar16", I, np.abs(J) % 16, I >> (np.abs(J) % 16)),
         ("sll16", I, np.abs(J) % 16, I << (np.abs(J) % 16)),
-        ("slr16", I, np.abs(J) % 16, (I.view(np.uint16) >> (np.abs(J) % 16).astype(np.uint16)).view(np.int16)),
+        (
+            "slr16",
+            I,
+            np.abs(J) % 16,
+            (I.view(np.uint16) >> (np.abs(J) % 16).astype(np.uint16)).view(np.int16),
+        ),
         ("xp162fs", I, None, I.astype(np.float32)),
         ("mov32", A.view(np.uint32), None, A.view(np.uint32)),
     ],
 )
 def test_an_operation_computes_each_element_as_numpy_does(
-    operation: str, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any] | None, expected: np.ndarray[Any, Any]
+    operation: str,
+    first: np.ndarray[Any, Any],
+    second: np.ndarray[Any, Any] | None,
+    expected: np.ndarray[Any, Any],
 ) -> None:
     """IEEE arithmetic rounded once, integers that wrap around: the same bits as NumPy."""
     memory = np.zeros(400, np.uint8)
-    sources = [first] if second is None else [first, second.astype(np.int16) if second.dtype == np.int64 else second]
+    sources = (
+        [first]
+        if second is None
+        else [first, second.astype(np.int16) if second.dtype == np.int64 else second]
+    )
     operands = []
     for number, values in enumerate(sources):
         at = 100 * number
@@ -304,7 +316,9 @@ def test_two_reads_of_one_bank_take_a_cycle_more() -> None:
     ("destination", "words"),
     [(mem(4090, 8), "writes 2 bytes at address 4096"), (mem(0, 8, -1), "writes 2 bytes at address 65534")],
 )
-def test_an_access_outside_the_memory_names_operation_place_and_address(destination: bytes, words: str) -> None:
+def test_an_access_outside_the_memory_names_operation_place_and_address(
+    destination: bytes, words: str
+) -> None:
     """Found while the program runs, it still names the PE and the source line."""
     loaded = run_vector("mov16", dsd(destination), scalar(1))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from host_cases import FakeMachine
 
-import openwafer.csl
+import openwafer.csl._compile
 from openwafer.artifact._image import Image, Program, Symbol, Tile
 from openwafer.base import InputError
 from openwafer.host import (
@@ -49,7 +49,7 @@ def compiled(monkeypatch, tmp_path):
             tiles=tuple(Tile(int(x), int(y), 0) for x, y in places),
         )
 
-    monkeypatch.setattr(openwafer.csl, "compile_program", compile_program, raising=False)
+    monkeypatch.setattr(openwafer.csl._compile, "compile_program", compile_program)
     return texts
 
 

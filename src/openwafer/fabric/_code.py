@@ -10,15 +10,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
+import llvmlite  # type: ignore[import-untyped]
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
 from openwafer.artifact._image import Code
 from openwafer.base import FabricError
 from openwafer.fabric import _native
 
 _OPTIMISE = 2
-_machine: Any = None
+_ready = False
 _objects: dict[str, bytes] = {}
 
 
@@ -51,17 +51,20 @@ class LoadedCode:
 
 
 def _target_machine() -> Any:
-    global _machine
-    if _machine is None:
+    """A new one each time: an execution engine takes its target machine with it."""
+    global _ready
+    if not _ready:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         for name, address in _native.runtime_addresses().items():
             llvm.add_symbol(name, address)
-        target = llvm.Target.from_default_triple()
-        _machine = target.create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=_OPTIMISE, jit=True
-        )
-    return _machine
+        _ready = True
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=_OPTIMISE,
+        jit=True,
+    )
 
 
 def _compile(code: Code, target: Any) -> bytes:

@@ -23,7 +23,9 @@ _HALVES = {"f16", "bf16", "cb16", "i16", "u16", "i8", "u8", "bool"}
 _NONE, _WORD, _HALF, _PAIR = range(4)
 
 
-def load_machine(loaded: image.Image, timing: Timing, entries: Sequence[Sequence[int]]) -> _native.NativeMachine:
+def load_machine(
+    loaded: image.Image, timing: Timing, entries: Sequence[Sequence[int]]
+) -> _native.NativeMachine:
     """A native machine with everything of the image on it; `entries` are the addresses of each code's entries.
 
     Raises InputError where the image contradicts itself or the machine.
@@ -69,7 +71,7 @@ def _program(
         costs=costs,
         constants=list(program.constants),
         strings=list(program.strings),
-        locations=[tuple(location) for location in program.locations],
+        locations=list(program.locations),
         half=int(abi.HalfFormat[program.half.upper()]),
     )
     for task in program.tasks:
@@ -98,7 +100,9 @@ def _program(
 def _bind(native: _native.NativeProgram, program: image.Program, task: image.Task) -> None:
     most = {"data": 32, "local": 32, "control": 64, "teardown": 24}[task.kind]
     if not (0 <= task.id < most or (task.kind == "teardown" and task.id == -1)):
-        raise InputError(f"{program.name} binds {task.kind} task {task.name!r} to id {task.id}; ids are 0 to {most - 1}")
+        raise InputError(
+            f"{program.name} binds {task.kind} task {task.name!r} to id {task.id}; ids are 0 to {most - 1}"
+        )
     native.bind_task(
         kind=_KINDS.index(task.kind),
         id=task.id,

@@ -60,8 +60,14 @@ class Machine:
         """
         self.image = loaded
         self.timing = load_timing(loaded.architecture, timing)
-        self._codes = [] if executor is not None else [LoadedCode(code, object_cache) for code in loaded.codes]
-        entries = [executor(code) for code in loaded.codes] if executor is not None else [c.entries for c in self._codes]
+        self._codes = (
+            [] if executor is not None else [LoadedCode(code, object_cache) for code in loaded.codes]
+        )
+        entries = (
+            [executor(code) for code in loaded.codes]
+            if executor is not None
+            else [c.entries for c in self._codes]
+        )
         try:
             self._native = load_machine(loaded, self.timing, entries)
             self._ports = {
@@ -117,7 +123,14 @@ class Machine:
             raise _wrong_place(error) from error
 
     def read_block(
-        self, x: int, y: int, width: int, height: int, address: int, count: int, kind: type[np.generic] = np.uint32
+        self,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        address: int,
+        count: int,
+        kind: type[np.generic] = np.uint32,
     ) -> NDArray[np.generic]:
         """`count` elements of `kind` from the same byte address of every PE of a rectangle: [row, column, element]."""
         self._check(x, y, width, height)
@@ -159,7 +172,9 @@ class Machine:
 
     # --- streams: a port of the image by name, or a streaming color at a PE ---
 
-    def send(self, stream: int | str, x: int, y: int, words: NDArray[np.uint32], control: bool = False) -> None:
+    def send(
+        self, stream: int | str, x: int, y: int, words: NDArray[np.uint32], control: bool = False
+    ) -> None:
         """Let words wait until the fabric takes them; x and y are those of the PE, and unused for a port."""
         data = np.ascontiguousarray(words, np.uint32).ravel()
         if isinstance(stream, str):

@@ -21,7 +21,15 @@ class TraceKind(IntEnum):
 
 
 TRACE_RECORD = np.dtype(
-    [("cycle", "<u8"), ("x", "<u2"), ("y", "<u2"), ("kind", "<u2"), ("a", "<u2"), ("b", "<u4"), ("reserved", "<u4")]
+    [
+        ("cycle", "<u8"),
+        ("x", "<u2"),
+        ("y", "<u2"),
+        ("kind", "<u2"),
+        ("a", "<u2"),
+        ("b", "<u4"),
+        ("reserved", "<u4"),
+    ]
 )
 """A record of 24 bytes; x and y are places in the program's rectangle."""
 

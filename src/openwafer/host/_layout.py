@@ -18,6 +18,7 @@ from openwafer.host._platform import SdkExecutionPlatform, SdkTarget, get_platfo
 from openwafer.host._region import CodeRegion, Color, PortHandle
 from openwafer.host._routing import Route, RoutingPosition, image_route
 
+_EMPTY = "<empty>"  # the library's program that does nothing
 _MARGIN = 2  # free columns and rows around the regions, for ways
 
 
@@ -238,7 +239,7 @@ class SdkLayout:
 
     def _compiled(self, folder: Path, size: Place, libs: list[Path], half: FP16TYPE) -> Image:
         """The programs, compiled as a layout of CSL that stands in the folder for who wants to see it."""
-        from openwafer.csl import compile_program
+        from openwafer.csl._compile import compile_program
 
         lines = ["// Written by SdkLayout.compile: the programs of its code regions.", "layout {"]
         lines.append(f"  @set_rectangle({size[0]}, {size[1]});")
@@ -249,6 +250,13 @@ class SdkLayout:
                 lines.append(
                     f'  @set_tile_code({region.x + x}, {region.y + y}, "{source}", .{{ {fields} }});'
                 )
+        taken = self._places()
+        lines += [
+            f'  @set_tile_code({x}, {y}, "{_EMPTY}");'
+            for y in range(size[1])
+            for x in range(size[0])
+            if (x, y) not in taken
+        ]
         path = folder / "layout.csl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +279,11 @@ class SdkLayout:
 
 
 def _with_routes(image: Image, routes: dict[Place, dict[int, ImageRoute]], ports: tuple[Port, ...]) -> Image:
-    tiles = {(tile.x, tile.y): tile for tile in image.tiles}
+    tiles = {
+        (tile.x, tile.y): tile
+        for tile in image.tiles
+        if tile.program is not None and image.programs[tile.program].name != _EMPTY
+    }
     for (x, y), found in routes.items():
         tile = tiles.get((x, y)) or Tile(x, y)
         tiles[x, y] = msgspec.structs.replace(tile, routes={**found, **tile.routes})

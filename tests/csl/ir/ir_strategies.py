@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ FLOAT: tuple[ir.Type, ...] = ("f16", "bf16", "cb16", "f32")
 SCALARS: tuple[ir.Type, ...] = ("bool", *WHOLE, *FLOAT, "ptr")
 WORDS = tuple(kind for kind in SCALARS if ir.BYTES[kind] <= 4)
 VALUES: tuple[ir.Type, ...] = (*SCALARS, "dsd")
+OPERATIONS: tuple[ir.Arithmetic, ...] = get_args(ir.Arithmetic)
 DATA, OUT = 128, 32
 
 

@@ -15,7 +15,7 @@ def function(*lines: str, head: str = "%a: i16) void", local: str = "") -> str:
 
 
 CASES = [
-    (function("return %0"), "it takes 0 operands"),
+    (function("return %0"), "it uses %0, a temporary that is not assigned before"),
     (function("set %b, i16 1", "return"), "there is no local %b"),
     (function("set %a, u16 1", "return"), "expected an operand of type i16, found u16"),
     (function("set %a, %0", "return"), "it uses %0, a temporary that is not assigned before"),

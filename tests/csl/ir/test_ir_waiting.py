@@ -41,7 +41,7 @@ fn main(%n: i32) void {
   local %i: i32
   local %d: dsd
 ^0:
-  vector mov32 dsd fabout(base 0, length 4, color 5, queue 2), scalar u32 u32 9
+  vector mov32 dsd dsd fabout(base 0, length 4, color 5, queue 2), scalar u32 u32 9
   jump ^1
 ^1:
   %0 = get %i
@@ -53,7 +53,7 @@ fn main(%n: i32) void {
   %4 = lt i32 %2, %3
   branch %4, ^1, ^2
 ^2:
-  map dsd mem1d(base @out+0, length 2, stride 1) read f32, dsd mem1d(base @out+0, length 2, stride 1) write f32
+  map dsd dsd mem1d(base @out+0, length 2, stride 1) read f32, dsd dsd mem1d(base @out+0, length 2, stride 1) write f32
   jump ^3
 ^3:
   %5 = map_next

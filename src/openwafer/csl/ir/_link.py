@@ -51,7 +51,7 @@ def link(unit: ir.Unit) -> Linked:
     end = _aligned(max(at, end), 4)
     available = memory_bytes(unit.architecture)
     if end > available:
-        raise CslError(_too_large(unit, end, available, end - at))
+        raise CslError(_too_large(unit, end, available, end - at if stack else 0))
     return Linked(addresses, stack, stack_base, end)
 
 

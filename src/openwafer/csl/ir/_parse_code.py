@@ -182,7 +182,8 @@ class CodeParser(Scanner):
         word = self.take()
         reader: Any = _WITH_RESULT.get(word.text) if result is not None else _WITHOUT_RESULT.get(word.text)
         if reader is None or word.kind != "name":
-            self.fail(f"expected an instruction{' that gives a value' if result is not None else ''}", word)
+            kind = " that gives a value" if result is not None else ""
+            self.fail(f"expected an instruction{kind}, found {word.text!r}", word)
         fields = reader(self, word.text, result)
         kind, *values = fields
         return cast(ir.Instruction, kind(*values, location=self.place()))

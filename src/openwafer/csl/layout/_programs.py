@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from openwafer.base import InputError
 from openwafer.csl._diagnostics import Diagnostic, DiagnosticError
@@ -44,9 +43,9 @@ def make_programs(
     """Compiles what the tiles of a layout run. `params` are those of the root file, for tiles that run it themselves."""
     made = Programs()
     options = replace(options, exports=facts.exports, rectangle=facts.rectangle)
-    for key, places in group_tiles(facts.tiles).items():
+    for places in group_tiles(facts.tiles).values():
         code = facts.tiles[places[0]]
-        file = root if key.file is None else _file(key.file, code, root, files, made)
+        file = _file(code, files, made)
         if file is None:
             continue
         bound = {**params, **code.params} if file is root else code.params
@@ -75,10 +74,8 @@ def make_program(
     context = nullcontext() if span is None else engine.context(span, "a tile runs this program by this call")
     with context:
         root = engine.instantiate(file, dict(params))
-        if not engine.diagnostics:
-            engine.run_stages("comptime", root)
-        if not engine.diagnostics:
-            engine.finish()
+        engine.run_stages("comptime", root)
+        engine.finish()
     told = {(one.span, one.headline) for one in into.diagnostics}
     into.diagnostics.extend(one for one in engine.diagnostics if (one.span, one.headline) not in told)
     warned = {(one.span, one.headline) for one in into.warnings}
@@ -87,15 +84,19 @@ def make_program(
     return PeProgram(engine.unit, engine.resources)
 
 
-def _file(name: str, code: TileCode, root: SourceFile, files: Files, made: Programs) -> SourceFile | None:
-    """The file that a tile names; errors go into `made`."""
-    found = files.find(name, root.path)
+def _file(code: TileCode, files: Files, made: Programs) -> SourceFile | None:
+    """The file that a tile runs; errors go into `made`."""
+    if code.file is None:
+        return files.load(code.importer)
+    found = files.find(code.file, code.importer)
     if found is None:
-        hint = f"name it relative to {Path(root.source.name).name}, or add its folder to the import paths"
-        made.diagnostics.append(Diagnostic(span=code.span, message=f"there is no file {name}", hint=hint))
+        hint = f"name it relative to {code.importer.name}, or add its folder to the import paths"
+        made.diagnostics.append(
+            Diagnostic(span=code.span, message=f"there is no file `{code.file}`", hint=hint)
+        )
         return None
     try:
-        return files.load(found, name if found.is_relative_to(LIBRARY) else None)
+        return files.load(found, code.file if found.is_relative_to(LIBRARY) else None)
     except DiagnosticError as error:
         made.diagnostics.extend(one for one in error.diagnostics if one not in made.diagnostics)
     except InputError as error:

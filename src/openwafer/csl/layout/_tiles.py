@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from openwafer.csl.layout._identity import identity
@@ -17,7 +18,8 @@ class ProgramKey:
     """What a program is made from."""
 
     file: str | None
-    """As the layout names it; None is the layout's own file."""
+    """As the layout names it; None is the file that names it."""
+    importer: Path
     params: Hashable
     """The identity of the params, by name."""
 
@@ -27,5 +29,5 @@ def group_tiles(tiles: Mapping[Place, TileCode]) -> dict[ProgramKey, list[Place]
     groups: dict[ProgramKey, list[Place]] = {}
     for place, code in tiles.items():
         params = frozenset((name, identity(value)) for name, value in code.params.items())
-        groups.setdefault(ProgramKey(code.file, params), []).append(place)
+        groups.setdefault(ProgramKey(code.file, code.importer, params), []).append(place)
     return groups

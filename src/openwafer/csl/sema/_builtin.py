@@ -141,8 +141,12 @@ class Call:
 
         Fields that only running code has are allowed; `.{}` gives an empty dictionary.
         """
-        value = self.value(index)
-        return self.engine.struct_fields(value, self.arguments[index].span, what, names)
+        found = self.engine.struct_fields(self.value(index), self.arguments[index].span, what)
+        for name in found:
+            if names is not None and name not in names:
+                hint = self.engine.similar(name, names) or f"there are {', '.join(names)}"
+                self.error(self.field_span(index, name), f"{what} has no field `{name}`", hint=hint)
+        return found
 
     def field_span(self, index: int, name: str) -> Span:
         """Where the value of a field is written; the whole argument, where it is no literal."""

@@ -133,10 +133,9 @@ class Conversions(Core):
     def _widened(self, value: Value, source: t.Primitive, type: t.Primitive, span: Span) -> Value | None:
         if source.kind != type.kind or source.kind not in ("integer", "float"):
             return None
-        if source.kind == "integer":
-            fits = type.low <= source.low and source.high <= type.high
-        else:
-            fits = type is t.F32
+        fits = (
+            type.low <= source.low and source.high <= type.high if source.kind == "integer" else type is t.F32
+        )
         return self.convert(value, type, span) if fits else None
 
     # --- @as ---
@@ -164,7 +163,8 @@ class Conversions(Core):
         if self.comptime_only(type):
             self.require_known(value, span, f"a value of type `{type}`")
         code, target = source.ir, type.ir
-        assert code is not None and target is not None
+        assert code is not None
+        assert target is not None
         if code == target:
             return v.code(type, value.data)
         builder = self.builder(span, "@as")
@@ -232,7 +232,8 @@ class Conversions(Core):
         builder = self.builder(span, "@bitcast of an address")
         number = builder.number()
         code, target = source.ir, type.ir
-        assert code is not None and target is not None
+        assert code is not None
+        assert target is not None
         builder.emit(ir.Bitcast(number, code, target, self.operand(value, span), self.location(span)))
         return v.code(type, ir.Temporary(number))
 

@@ -157,7 +157,8 @@ class Core:
         notes: Iterable[Note] = (),
     ) -> None:
         """Records an error, once for each place and text, with the calls and imports that led there."""
-        context = [Note(at, text) for at, text in reversed(self._context[-6:])]
+        ways = list(dict.fromkeys(reversed(self._context)))  # a recursion is told once
+        context = [Note(at, text) for at, text in ways[:6]]
         one = Diagnostic(
             span=span, message=message, expected=expected, found=found, hint=hint, notes=(*notes, *context)
         )

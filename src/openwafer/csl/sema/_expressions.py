@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from openwafer.csl._source import Span
+from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import BUILTINS, PLACES, Call, Entry
@@ -13,10 +14,12 @@ from openwafer.csl.sema._module import Global, ModuleInstance
 from openwafer.csl.sema._operators import Operators
 from openwafer.csl.sema._scope import POISON, AddressVariable, Failure, Scope, StackVariable
 from openwafer.csl.sema._types import Type
-from openwafer.csl.sema.builtins._access import tensor_access
 from openwafer.csl.sema._values import CellPlace, LocalPlace, MemoryPlace, Place, Value, ValuePlace
-from openwafer.csl.ir import _ir as ir
+from openwafer.csl.sema.builtins._access import tensor_access
 from openwafer.csl.syntax import ast
+
+if TYPE_CHECKING:
+    from openwafer.csl.sema._engine import Engine
 
 _NAMED_TYPES = {name: v.type_value(one) for name, one in t.NAMED.items()}
 _DIRECTIONS = {name: Value(t.DIRECTION, name) for name in t.DIRECTIONS}
@@ -73,6 +76,9 @@ class Expressions(Operators):
         if one is not None:
             return self._global(one, node.span)
         value = _NAMED_TYPES.get(name) or _DIRECTIONS.get(name)
+        if name == "comptime_struct" and self.options.dialect != "1.4" and not self.frame.module.file.library:
+            hint = "leave the type out, or declare a struct type"
+            self.fail(node.span, "`comptime_struct` is part of dialect 1.4 only", hint=hint)
         if value is None:
             self._unknown(name, node.span)
         return value
@@ -98,11 +104,7 @@ class Expressions(Operators):
     ) -> Place:
         if isinstance(found, StackVariable | AddressVariable):
             if self.frame.comptime:
-                self.fail(
-                    span,
-                    f"`{found.name}` is a variable of running code, so its value is not known at compile time",
-                    hint="use a const, a param or a comptime var",
-                )
+                self.not_known(found.name, span)
             builder = self.builder(span)
             number = builder.number()
             if isinstance(found, StackVariable):
@@ -134,7 +136,7 @@ class Expressions(Operators):
         elif isinstance(node, ast.Dereference):
             return self.pointed(self.evaluate(node.base), node.span)
         elif isinstance(node, ast.Builtin) and node.name in PLACES:
-            return PLACES[node.name](Call(self, node, None))
+            return PLACES[node.name](self._call_of(node, None))
         value = self.evaluate(node)
         return ValuePlace(value, value.type)
 
@@ -250,8 +252,9 @@ class Expressions(Operators):
         )
         if not isinstance(target_place, MemoryPlace):
             return target_place
-        address = self.indexed(target_place.address, index, None, type.target.bytes, target_place.name, where)
-        return MemoryPlace(address, type.target, False, type.const, target_place.name)
+        name = node.base.span.text
+        address = self.indexed(target_place.address, index, None, type.target.bytes, name, where)
+        return MemoryPlace(address, type.target, False, type.const, name)
 
     def _indexed_tuple(self, base: Place, node: ast.Index) -> Place:
         value = base.value if isinstance(base, ValuePlace) else self.load(base, node.base.span)
@@ -273,6 +276,9 @@ class Expressions(Operators):
         return self.field(base if base.type is type else ValuePlace(value, type), index.data, node.span)
 
     # --- builtins ---
+
+    def _call_of(self, node: ast.Builtin, expected: Type | None) -> Call:
+        return Call(cast("Engine", self), node, expected)
 
     def _builtin(self, node: ast.Builtin, expected: Type | None) -> Value:
         entry = BUILTINS.get(node.name)
@@ -299,7 +305,7 @@ class Expressions(Operators):
             plural = "s" * (wanted != "1")
             self.fail(node.span, f"`@{node.name}`", expected=f"{wanted} argument{plural}", found=str(count))
         self._check_stage(entry, node.span)
-        return entry.handler(Call(self, node, expected))
+        return entry.handler(self._call_of(node, expected))
 
     def _check_stage(self, entry: Entry, span: Span) -> None:
         if entry.stage == "any":

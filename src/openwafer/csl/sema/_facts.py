@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from openwafer.artifact._image import Export, Route
@@ -74,9 +75,11 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class TileCode:
-    """`@set_tile_code`: the file (None: the layout's own) and what its params are bound to."""
+    """`@set_tile_code`: the file (None: the one that says so) and what its params are bound to."""
 
     file: str | None
+    importer: Path
+    """The file that says so, which `file` is relative to."""
     params: dict[str, Value]
     span: Span
 

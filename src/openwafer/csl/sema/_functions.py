@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,16 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builder import Builder
 from openwafer.csl.sema._core import MAX_CALLS
-from openwafer.csl.sema._scope import AddressVariable, Binding, Failure, Frame, Returning, Scope, StackVariable, Target
+from openwafer.csl.sema._scope import (
+    AddressVariable,
+    Binding,
+    Failure,
+    Frame,
+    Returning,
+    Scope,
+    StackVariable,
+    Target,
+)
 from openwafer.csl.sema._statements import Statements
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import Compiled, FunctionValue, LocalPlace, Reference, Value
@@ -410,7 +418,6 @@ class Functions(Statements):
 
     def compile_bodies(self) -> None:
         """Compiles all functions that were asked for by now, and those that they call."""
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
         while self._pending:
             one = self._pending.pop(0)
             self._context.extend(one.context)
@@ -435,7 +442,8 @@ class Functions(Statements):
 
     def _body_of(self, one: Pending) -> ir.Function:
         declaration = one.function.declaration
-        assert declaration.body is not None and one.compiled.type.result is not None
+        assert declaration.body is not None
+        assert one.compiled.type.result is not None
         builder = Builder(one.compiled.name)
         result = one.compiled.type.result
         frame = Frame(

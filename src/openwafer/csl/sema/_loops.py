@@ -313,7 +313,7 @@ class Loops(Flow):
         span: Span,
     ) -> list[Arrival]:
         """A step that could pass the end of the type ends the loop before it is done."""
-        start, stop, step = parts
+        _, stop, step = parts
         size = abs(step.data)
         if size == 1:
             return []

@@ -15,7 +15,7 @@ from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import FunctionValue, Value
 
 
-class NotInMemory(Exception):
+class NotInMemory(Exception):  # noqa: N818
     """A value has a part that no memory can hold; the text says which."""
 
 

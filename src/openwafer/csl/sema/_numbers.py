@@ -11,7 +11,7 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._types import Primitive, Type
 
 
-class OutOfRange(Exception):
+class OutOfRange(Exception):  # noqa: N818
     """A number does not fit its type; the text says which numbers do."""
 
 

@@ -162,10 +162,9 @@ class Operators(Places):
             left = self.coerce(left, right.type, left_span)
             type = left.type
         assert isinstance(type, t.Primitive)
-        if right.known:
-            amount = Value(type, min(right.data, type.bits))
-        else:
-            amount = self.convert(right, type, right_span)
+        amount = (
+            Value(type, min(right.data, type.bits)) if right.known else self.convert(right, type, right_span)
+        )
         return self._compute(_CODES[operator], [left, amount], type, span)
 
     def _compare(

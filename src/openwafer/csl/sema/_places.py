@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 
 from openwafer.csl._source import Span
@@ -38,17 +40,14 @@ class Places(Conversions):
             case CellPlace():
                 return self._cell_value(place, span)
             case LocalPlace():
-                builder = self.builder(span, f"`{place.name}`")
+                if self.frame.comptime:
+                    self.not_known(place.name.partition(".")[0], span)
+                builder = self.builder(span)
                 number = builder.number()
                 builder.emit(ir.Get(number, place.name, self.location(span)))
                 return v.code(place.type, ir.Temporary(number))
         if self.frame.comptime:
-            name = f"`{place.name}`" if place.name else "this"
-            self.fail(
-                span,
-                f"{name} is a variable of running code, so its value is not known at compile time",
-                hint="use a const, a param or a comptime var",
-            )
+            self.not_known(place.name, span)
         if t.is_aggregate(place.type):
             return v.code(place.type, place.address)
         if place.type is t.VOID:
@@ -59,6 +58,15 @@ class Places(Conversions):
         number = builder.number()
         builder.emit(ir.Load(number, code, place.address, place.known, self.location(span)))
         return v.code(place.type, ir.Temporary(number))
+
+    def not_known(self, name: str, span: Span) -> NoReturn:
+        """An error: the compiler needs the value of a variable of running code."""
+        called = f"`{name}`" if name else "this"
+        self.fail(
+            span,
+            f"{called} is a variable of running code, so its value is not known at compile time",
+            hint="use a const, a param or a comptime var",
+        )
 
     def _cell_value(self, place: CellPlace, span: Span) -> Value:
         value = place.cell.value

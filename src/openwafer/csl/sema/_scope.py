@@ -123,7 +123,7 @@ POISON: Final = Value(VOID, "poison")
 """Stands for a variable whose declaration has an error; whoever looks at it gives up silently."""
 
 
-class Breaking(Exception):
+class Breaking(Exception):  # noqa: N818
     """`break` at comptime."""
 
     def __init__(self, target: Target, value: Value) -> None:
@@ -131,19 +131,19 @@ class Breaking(Exception):
         self.value = value
 
 
-class Continuing(Exception):
+class Continuing(Exception):  # noqa: N818
     """`continue` at comptime."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
 
 
-class Returning(Exception):
+class Returning(Exception):  # noqa: N818
     """`return` at comptime."""
 
     def __init__(self, value: Value) -> None:
         self.value = value
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818
     """The statement has an error, which was recorded."""

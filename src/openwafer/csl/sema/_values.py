@@ -209,7 +209,8 @@ def elements(array: Value) -> list[Value]:
 
 def fields(value: Value) -> dict[str, Value]:
     """The fields of a struct that does not lie in memory, by name; those of a tuple by their number as text."""
-    assert isinstance(value.type, t.Record) and isinstance(value.data, tuple)
+    assert isinstance(value.type, t.Record)
+    assert isinstance(value.data, tuple)
     names = value.type.names if value.type.names is not None else map(str, range(len(value.data)))
     return dict(zip(names, value.data, strict=True))
 

@@ -169,9 +169,12 @@ void Machine::send_port(uint32_t port, uint8_t color, const uint32_t* words, siz
 }
 
 size_t Machine::receive_port(uint32_t port, uint32_t* words, size_t count) {
-  std::vector<Wavelet> wavelets(std::min(count, network_.received(port)));
-  const size_t taken = network_.take(port, wavelets.data(), wavelets.size());
-  for (size_t i = 0; i < taken; ++i) words[i] = wavelets[i].data;
+  // Control wavelets are for routers on the way; the host gets the data.
+  size_t taken = 0;
+  Wavelet wavelet;
+  while (taken < count && network_.take(port, &wavelet, 1) == 1) {
+    if (!wavelet.control) words[taken++] = wavelet.data;
+  }
   return taken;
 }
 

@@ -193,6 +193,12 @@ void Network::State::wake_port(uint32_t port) {
   next_ports.push_back(port);
 }
 
+// Something has been done from outside in this cycle, which routers see in the next.
+void Network::State::touched(Cycle cycle) {
+  latest = std::max(latest, cycle);
+  due = std::min(due, cycle + 1);
+}
+
 void Network::State::fail(Tile tile, uint8_t color, Side side) {
   if (failure && (failed_at != latest || std::pair(failure->tile, failure->color) <= std::pair(tile, color))) return;
   failure = Failure{tile, color, side};
@@ -203,7 +209,7 @@ void Network::State::fail(Tile tile, uint8_t color, Side side) {
 
 bool Network::offer(Tile tile, const Wavelet& wavelet, Cycle cycle) {
   State& state = *state_;
-  state.latest = std::max(state.latest, cycle);
+  state.touched(cycle);
   const std::array<uint32_t, 2> found = state.receivers(tile, wavelet.color, RAMP);
   if (found[0] == NONE) {
     state.fail(tile, wavelet.color, SIDES);
@@ -228,7 +234,7 @@ void Network::wake(Tile tile, uint8_t, Cycle cycle) {
   State& state = *state_;
   const uint32_t router = state.router_of[tile];
   if (router == NONE || !(state.routers[router].filled | state.routers[router].stages)) return;
-  state.latest = std::max(state.latest, cycle);
+  state.touched(cycle);
   state.wake(router);
 }
 
@@ -262,7 +268,7 @@ void Network::send(uint32_t port, const Wavelet* wavelets, size_t count, Cycle c
   State& state = *state_;
   Port& to = state.ports.at(port);
   to.words.insert(to.words.end(), wavelets, wavelets + count);
-  state.latest = std::max(state.latest, cycle);
+  state.touched(cycle);
   if (count > 0) state.wake_port(port);
 }
 

@@ -246,8 +246,7 @@ uint32_t Network::State::obey(uint32_t index, uint32_t payload) {
 
 void Network::evaluate(Cycle cycle) {
   State& state = *state_;
-  state.now = cycle;
-  state.latest = std::max(state.latest, cycle);
+  state.now = state.latest = cycle;
   std::swap(state.active, state.next);
   std::swap(state.active_ports, state.next_ports);
   state.next.clear();
@@ -258,6 +257,7 @@ void Network::evaluate(Cycle cycle) {
   for (const uint32_t router : state.active) {
     if (!state.pass(router)) state.step(router);
   }
+  state.due = state.next.empty() && state.next_ports.empty() && state.ending.empty() ? NEVER : cycle + 1;
 }
 
 void Network::commit(Cycle cycle) {
@@ -272,7 +272,7 @@ void Network::commit(Cycle cycle) {
 
 Cycle Network::next_cycle() const {
   const State& state = *state_;
-  if (!state.next.empty() || !state.next_ports.empty() || !state.ending.empty()) return state.latest + 1;
+  if (!state.next.empty() || !state.next_ports.empty() || !state.ending.empty()) return state.due;
   Cycle first = NEVER;
   for (const uint32_t id : state.running) first = std::min(first, state.trains[id].arrival(state.timing.hop_cycles));
   return first;

@@ -95,6 +95,7 @@ void Network::configure(Tile tile, uint8_t color, const RouteConfig& route) {
     state.extra(index).filter = route.filter;
   }
   state.forget_links(tile, color);
+  state.touched(state.latest);
   state.wake(router);
 }
 
@@ -119,7 +120,7 @@ void Network::write_route(Tile tile, uint8_t color, uint16_t value, Cycle cycle)
   set(slot.bits, POINT_TO_POINT, value >> 15 & 1);
   state.refresh(slot);
   state.forget_links(tile, color);
-  state.latest = std::max(state.latest, cycle);
+  state.touched(cycle);
   state.wake(slot.router);
 }
 
@@ -142,7 +143,7 @@ void Network::write_switch(Tile tile, uint8_t color, uint16_t value, Cycle cycle
   set(slot.bits, RING, value >> 12 & 1);
   slot.position = value >> 13 & 3;
   state.refresh(slot);
-  state.latest = std::max(state.latest, cycle);
+  state.touched(cycle);
   state.wake(slot.router);
 }
 

@@ -153,6 +153,7 @@ struct Network::State {
   std::vector<uint32_t> active_ports, next_ports;
   uint32_t round = 1;  // of `next`
   Cycle latest = 0;    // the last cycle in which anything was done
+  Cycle due = NEVER;   // when routers of `next` are to be looked at
   Cycle now = 0;       // of the current evaluate()
   std::vector<Delivery> deliveries;
   std::vector<std::pair<Tile, uint8_t>> teardowns, freed;
@@ -173,6 +174,7 @@ struct Network::State {
   void forget_links(Tile tile, uint8_t color);
   void wake(uint32_t router);
   void wake_port(uint32_t port);
+  void touched(Cycle cycle);
   void fail(Tile tile, uint8_t color, Side side);
   Tile tile_of(const Slot& slot) const { return routers[slot.router].tile; }
 

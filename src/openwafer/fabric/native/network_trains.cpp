@@ -94,6 +94,7 @@ void Network::State::end_train(uint32_t id) {
   if (trains[id].ending) return;
   trains[id].ending = true;
   ending.push_back(id);
+  touched(latest);
 }
 
 // Puts all wavelets where they are as the cycle `now` begins, and their routers on the list of this round.

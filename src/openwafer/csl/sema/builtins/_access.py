@@ -112,9 +112,9 @@ def _affine(engine: Core, node: ast.Expression, names: tuple[str, ...], extents:
 
     first = dict.fromkeys(names, 0)
     found = Affine(at(first))
-    for name, extent in zip(names, extents, strict=True):
-        if extent > 1:
-            found = found.plus(Affine(0, ((name, at({**first, name: 1}) - found.offset),)))
+    # An extent of 1 has its step too: programs make such a DSD longer as they run.
+    for name in names:
+        found = found.plus(Affine(0, ((name, at({**first, name: 1}) - found.offset),)))
     # straight along each index, and together at the far corners
     for corner in product(*({0, extent - 1} if extent > 2 else {0} for extent in extents)):
         numbers = dict(zip(names, corner, strict=True))

@@ -13,7 +13,7 @@ from openwafer.artifact._image import Direction, Filter, PopMode, Route, SwitchP
 from openwafer.csl.sema.builtins._limits import LIMITS, Architecture
 
 Fail = Callable[..., NoReturn]
-"""`fail(message, hint="...")` raises the error at the call's config."""
+"""`fail(message, hint="...", at="routes.rx")` raises the error at that part of the config."""
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 POP_MODES: tuple[PopMode, ...] = get_args(PopMode)
@@ -33,31 +33,43 @@ def color_config(config: Mapping[str, Any], color: int, architecture: Architectu
 
     `fail` is called, and raises, for a field that does not exist, a value out of its range, or what the architecture lacks.
     """
-    _known(config, _FIELDS, "a color configuration", fail)
+    _known(config, _FIELDS, "a color configuration", "", fail)
     if "routes" not in config:
         fail(
             "a color configuration needs `routes`",
             hint="write .{ .routes = .{ .rx = .{ WEST }, .tx = .{ RAMP } } }, or .routes = .{} for none",
         )
     routes = _struct(config["routes"], "routes", fail)
-    _known(routes, _ROUTES, "`routes`", fail)
+    _known(routes, _ROUTES, "`routes`", "routes", fail)
     switches = _struct(config.get("switches", {}), "switches", fail)
-    _known(switches, _SWITCHES, "`switches`", fail)
+    _known(switches, _SWITCHES, "`switches`", "switches", fail)
     if switches and color not in LIMITS[architecture].switched_colors:
         fail(
             f"color {color} has no switch on the WSE-3",
             hint="colors 0..9, 12, 13, 16, 17, 20 and 21 have; use one of them, or leave `switches` out",
+            at="switches",
         )
     swap_x = _flag(routes, "color_swap_x", "routes", fail)
     swap_y = _flag(routes, "color_swap_y", "routes", fail)
     if (swap_x or swap_y) and architecture != "wse2":
-        fail("only the WSE-2 swaps colors", hint="route both colors instead, or compile for --arch=wse2")
+        fail(
+            "only the WSE-2 swaps colors",
+            hint="route both colors instead, or compile for --arch=wse2",
+            at="routes.color_swap_x" if swap_x else "routes.color_swap_y",
+        )
     if "pop_mode" in routes and "pop_mode" in switches:
-        fail("`pop_mode` stands in `routes` and in `switches`", hint="keep the one in `switches`")
+        fail(
+            "`pop_mode` stands in `routes` and in `switches`",
+            hint="keep the one in `switches`",
+            at="routes.pop_mode",
+        )
     pop = switches.get("pop_mode", routes.get("pop_mode"))
+    pop_at = f"{'switches' if 'pop_mode' in switches else 'routes'}.pop_mode"
     current = switches.get("current_switch_pos", 0)
     if not isinstance(current, int) or isinstance(current, bool) or not 0 <= current <= 3:
-        fail(f"`current_switch_pos` is one of 0..3, found {_shown(current)}")
+        fail(
+            f"`current_switch_pos` is one of 0..3, found {_shown(current)}", at="switches.current_switch_pos"
+        )
     positions = tuple(_position(switches, f"pos{i}", architecture, fail) for i in (1, 2, 3))
     while positions and positions[-1].invalid:
         positions = positions[:-1]
@@ -65,6 +77,7 @@ def color_config(config: Mapping[str, Any], color: int, architecture: Architectu
         fail(
             f"`current_switch_pos` is {current}, but `pos{current}` is not set",
             hint=f"set .pos{current} = .{{ .tx = EAST }} or so, or begin at position {len(positions)} or below",
+            at="switches.current_switch_pos",
         )
     return Route(
         rx=_directions(routes.get("rx", ()), "routes.rx", fail),
@@ -72,7 +85,7 @@ def color_config(config: Mapping[str, Any], color: int, architecture: Architectu
         positions=positions,
         position=current,
         ring=_flag(switches, "ring_mode", "switches", fail),
-        pop="no_pop" if pop is None else cast(PopMode, _choice(pop, POP_MODES, "pop_mode", fail)),
+        pop="no_pop" if pop is None else cast(PopMode, _choice(pop, POP_MODES, "pop_mode", fail, at=pop_at)),
         filter=_filter(config["filter"], fail) if "filter" in config else None,
         teardown=_flag(config, "teardown", "the color configuration", fail),
         swap_x=swap_x,
@@ -87,7 +100,7 @@ def _position(
         return SwitchPosition(invalid=True)
     where = f"switches.{name}"
     value = _struct(switches[name], where, fail)
-    _known(value, ("rx", "tx", "invalid"), f"`{where}`", fail)
+    _known(value, ("rx", "tx", "invalid"), f"`{where}`", where, fail)
     if "invalid" in value:
         if value["invalid"] is not True or len(value) > 1:
             fail(
@@ -96,31 +109,40 @@ def _position(
             )
         return SwitchPosition(invalid=True)
     if not value:
-        fail(f"`{where}` changes nothing", hint=f"write .{name} = .{{ .rx = EAST }} or .{{ .tx = EAST }}")
+        fail(
+            f"`{where}` changes nothing",
+            hint=f"write .{name} = .{{ .rx = EAST }} or .{{ .tx = EAST }}",
+            at=where,
+        )
     if len(value) > 1 and architecture == "wse2":
         fail(
             f"a switch position of the WSE-2 changes rx or tx, not both: `{where}`",
             hint="keep one of the two",
+            at=where,
         )
     rx = _directions(value["rx"], f"{where}.rx", fail) if "rx" in value else None
     tx = _directions(value["tx"], f"{where}.tx", fail) if "tx" in value else None
     if rx is not None and len(rx) != 1:
-        fail(f"`{where}.rx` is one direction, found {len(rx)}")
+        fail(f"`{where}.rx` is one direction, found {len(rx)}", at=f"{where}.rx")
     if tx is not None and len(tx) != 1 and architecture == "wse2":
-        fail(f"`{where}.tx` is one direction on the WSE-2, found {len(tx)}")
+        fail(f"`{where}.tx` is one direction on the WSE-2, found {len(tx)}", at=f"{where}.tx")
     return SwitchPosition(rx=rx, tx=tx)
 
 
 def _filter(value: Any, fail: Fail) -> Filter:
     fields = _struct(value, "filter", fail)
     if "kind" not in fields:
-        fail("a filter needs a `kind`", hint="write .kind = .{ .counter = true }, .sparse_counter or .range")
+        fail(
+            "a filter needs a `kind`",
+            hint="write .kind = .{ .counter = true }, .sparse_counter or .range",
+            at="filter",
+        )
     kind = _choice(fields["kind"], tuple(_FILTERS), "filter.kind", fail)
-    _known(fields, _FILTERS[kind], f"a {kind} filter", fail)
+    _known(fields, _FILTERS[kind], f"a {kind} filter", "filter", fail)
     if kind == "range":
         minimum, maximum = (_count(fields, name, fail) for name in ("min_idx", "max_idx"))
         if minimum > maximum:
-            fail(f"the filter passes nothing: `min_idx` is {minimum}, `max_idx` {maximum}")
+            fail(f"the filter passes nothing: `min_idx` is {minimum}, `max_idx` {maximum}", at="filter")
         return Filter(kind="range", minimum=minimum, maximum=maximum)
     if _flag(fields, "filter_control", "filter", fail):
         fail(
@@ -145,36 +167,41 @@ def _struct(value: Any, name: str, fail: Fail) -> Mapping[str, Any]:
     if value == ():
         return {}
     if not isinstance(value, Mapping):
-        fail(f"`{name}` is a struct with named fields, found {_shown(value)}")
+        fail(f"`{name}` is a struct with named fields, found {_shown(value)}", at=name)
     return value
 
 
-def _known(value: Mapping[str, Any], names: tuple[str, ...], what: str, fail: Fail) -> None:
+def _known(value: Mapping[str, Any], names: tuple[str, ...], what: str, where: str, fail: Fail) -> None:
     for name in value:
         if name not in names:
-            fail(f"{what} has no field `{name}`", hint=f"it may have {_listed(names)}")
+            at = f"{where}.{name}" if where else name
+            fail(f"{what} has no field `{name}`", hint=f"it may have {_listed(names)}", at=at)
 
 
 def _flag(value: Mapping[str, Any], name: str, where: str, fail: Fail) -> bool:
     flag = value.get(name, False)
     if not isinstance(flag, bool):
-        fail(f"`{name}` of {where} is true or false, found {_shown(flag)}")
+        fail(f"`{name}` of {where} is true or false, found {_shown(flag)}", at=f"{where}.{name}")
     return flag
 
 
 def _count(value: Mapping[str, Any], name: str, fail: Fail) -> int:
     count = value.get(name, 0)
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 0xFFFF:
-        fail(f"`filter.{name}` is an integer of 0..65535, found {_shown(count)}")
+        fail(f"`filter.{name}` is an integer of 0..65535, found {_shown(count)}", at=f"filter.{name}")
     return count
 
 
-def _choice(value: Any, names: tuple[str, ...], where: str, fail: Fail) -> str:
+def _choice(value: Any, names: tuple[str, ...], where: str, fail: Fail, at: str = "") -> str:
     """The one field that is true, of a struct that stands for an enumeration."""
     fields = _struct(value, where, fail)
     chosen = [name for name, on in fields.items() if on is True]
     if len(fields) != 1 or len(chosen) != 1 or chosen[0] not in names:
-        fail(f"`{where}` has exactly one field, which is true", hint=f"it is one of {_listed(names)}")
+        fail(
+            f"`{where}` has exactly one field, which is true",
+            hint=f"it is one of {_listed(names)}",
+            at=at or where,
+        )
     return chosen[0]
 
 
@@ -182,10 +209,14 @@ def _directions(value: Any, where: str, fail: Fail) -> tuple[Direction, ...]:
     several = value if isinstance(value, tuple) else (value,)
     for one in several:
         if one not in DIRECTIONS:
-            fail(f"`{where}` holds directions, found {_shown(one)}", hint=f"they are {_listed(DIRECTIONS)}")
+            fail(
+                f"`{where}` holds directions, found {_shown(one)}",
+                hint=f"they are {_listed(DIRECTIONS)}",
+                at=where,
+            )
     if len(set(several)) != len(several):
         twice = next(one for one in several if several.count(one) > 1)
-        fail(f"`{where}` names {twice} twice", hint="name each direction once")
+        fail(f"`{where}` names {twice} twice", hint="name each direction once", at=where)
     return tuple(sorted(several, key=DIRECTIONS.index))
 
 

@@ -13,6 +13,7 @@ from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._color_config import color_config
 from openwafer.csl.sema.builtins._ids import limits
+from openwafer.csl.syntax import ast
 
 
 def plain(value: Value) -> Any:
@@ -24,12 +25,23 @@ def plain(value: Value) -> Any:
     return value.data
 
 
+def part_span(node: ast.Expression, path: str) -> Span:
+    """Where a part of a struct is written, such as `routes.rx`, as far as it is written as a literal."""
+    for name in path.split("."):
+        entries = node.entries if isinstance(node, ast.Aggregate) else ()
+        found = next((one for one in entries if isinstance(one, ast.FieldValue) and one.name == name), None)
+        if found is None:
+            break
+        node = found.value
+    return node.span
+
+
 def _route(call: Call, index: int) -> tuple[int, Route]:
     color = call.known(index, "the color", t.COLOR).data
     config = call.known(index + 1, "the configuration of a color")
 
-    def fail(message: str, *, hint: str = "") -> NoReturn:
-        call.error(call.span_of(index + 1), message, hint=hint)
+    def fail(message: str, *, hint: str = "", at: str = "") -> NoReturn:
+        call.error(part_span(call.arguments[index + 1], at), message, hint=hint)
 
     settings = plain(config)
     if not isinstance(settings, dict):

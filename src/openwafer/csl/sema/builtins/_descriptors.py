@@ -68,7 +68,7 @@ def _tuple(call: Call, value: Value, span: Span) -> list[Value]:
 
 
 def _memory(call: Call, kind: t.Primitive) -> Value:
-    fields = call.fields(1, f"the properties of a {kind}", _MEMORY)
+    fields = call.fields(1, f"a {kind}", _MEMORY)
     spans = {name: call.field_span(1, name) for name in fields}
     if "tensor_access" in fields:
         span = spans["tensor_access"]
@@ -213,7 +213,7 @@ def _edited(call: Call, dsd: Value, field: str, operand: ir.Operand) -> Value:
 
 def _fabric(call: Call, kind: t.Primitive) -> Value:
     inward = kind is t.FABIN_DSD
-    fields = call.fields(1, f"the properties of a {kind}", _FABIN if inward else _FABOUT)
+    fields = call.fields(1, f"a {kind}", _FABIN if inward else _FABOUT)
     queue_name, queue_type = ("input_queue", t.INPUT_QUEUE) if inward else ("output_queue", t.OUTPUT_QUEUE)
     if "extent" not in fields:
         call.error(call.span_of(1), f"a {kind} needs `extent`", hint="say how many wavelets: .extent = N")
@@ -268,7 +268,7 @@ def dsd_argument(call: Call, *kinds: t.Primitive) -> Value:
     value = call.value(0)
     if value.type not in kinds:
         names = ", ".join(map(str, kinds[:-1])) + (" or " if len(kinds) > 1 else "") + str(kinds[-1])
-        call.error(call.span_of(0), f"@{call.name} changes", expected=names, found=f"`{value.type}`")
+        call.error(call.span_of(0), f"what @{call.name} changes", expected=names, found=f"`{value.type}`")
     return value
 
 

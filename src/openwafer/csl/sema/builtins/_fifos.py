@@ -51,7 +51,7 @@ def allocate_fifo(call: Call) -> Value:
     )
     push = pop = None
     if len(call) > 1:
-        fields = call.fields(1, "the settings of a FIFO", _FIELDS)
+        fields = call.fields(1, "the configuration of a FIFO", _FIELDS)
         push, pop = (_task(call, fields.get(name), name) for name in ("activate_push", "activate_pop"))
         _registers(call, fields)
         if "priority" in fields:

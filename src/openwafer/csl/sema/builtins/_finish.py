@@ -1,4 +1,6 @@
-"""What builtins wrote down becomes part of the unit, once every comptime block has run."""
+"""What builtins wrote down becomes part of the unit: tasks and exports once every comptime block has run, which asks for their
+code; FIFOs and registers once that code is made, because a const that only code uses is made with it.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +10,28 @@ from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._facts import SymbolExport, TaskName
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Value, ValuePlace
+from openwafer.csl.sema.builtins._reserved import check_reserved
 
 if TYPE_CHECKING:
     from openwafer.csl.sema._engine import Engine
 
 
 def finish(engine: Engine) -> None:
-    """Fills the unit's tasks, FIFOs, configuration and exports. Errors are recorded in the engine."""
+    """Fills the unit's tasks and exports. Errors are recorded in the engine."""
     resources, unit = engine.resources, engine.unit
-    unit.config[:] = sorted(resources.config.items())
+    check_reserved(engine)
     _tasks(engine)
-    for number, symbol, push, pop in resources.fifo_tasks:
-        unit.fifos.append(ir.BoundFifo(number, symbol, _id(engine, push), _id(engine, pop)))
     for name, one in resources.exports.items():
         exported = _exported(engine, name, one)
         if exported is not None:
             unit.exports.append(exported)
+
+
+def finish_registers(engine: Engine) -> None:
+    """Fills the unit's FIFOs and configuration."""
+    engine.unit.config[:] = sorted(engine.resources.config.items())
+    for number, symbol, push, pop in engine.resources.fifo_tasks:
+        engine.unit.fifos.append(ir.BoundFifo(number, symbol, _id(engine, push), _id(engine, pop)))
 
 
 def _tasks(engine: Engine) -> None:

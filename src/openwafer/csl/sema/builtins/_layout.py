@@ -58,7 +58,7 @@ def set_tile_code(call: Call) -> Value:
         for name, value in params.items():
             if not value.known:
                 call.error(call.field_span(3, name), f"the param `{name}` must be known at compile time")
-    tiles[x, y] = TileCode(file, params, call.span)
+    tiles[x, y] = TileCode(file, call.engine.frame.module.path, params, call.span)
     return v.NOTHING
 
 

@@ -34,6 +34,10 @@ class Limits:
     reserved_config: tuple[range, ...]
     """Those of routes and switches, which code at comptime must set in another way."""
     memcpy_colors: frozenset[int]
+    """What <memcpy/memcpy> needs, so that programs that import it must leave it alone."""
+    memcpy_tasks: dict[str, frozenset[int]]
+    """By the kind of task."""
+    memcpy_queues: frozenset[int]
 
 
 _SHARED = {
@@ -46,6 +50,7 @@ _SHARED = {
     "config": range(0x7E00, 0x8000),
     "reserved_config": (range(0x7F20, 0x7F38), range(0x7F40, 0x7F58)),
     "memcpy_colors": frozenset((21, 22, 23)),
+    "memcpy_tasks": {"local": frozenset((27, 28, 30)), "control": frozenset(range(33, 38))},
 }
 
 LIMITS: dict[Architecture, Limits] = {
@@ -54,6 +59,7 @@ LIMITS: dict[Architecture, Limits] = {
         local_tasks=range(31),
         output_queues=range(6),
         switched_colors=frozenset(range(24)),
+        memcpy_queues=frozenset((0,)),
         filters=6,
         **_SHARED,  # type: ignore[arg-type]
     ),
@@ -62,6 +68,7 @@ LIMITS: dict[Architecture, Limits] = {
         local_tasks=range(8, 31),
         output_queues=range(8),
         switched_colors=frozenset((*range(10), 12, 13, 16, 17, 20, 21)),
+        memcpy_queues=frozenset((0, 1)),
         filters=6,
         **_SHARED,  # type: ignore[arg-type]
     ),

@@ -319,11 +319,13 @@ def load_to_dsr(call: Call) -> Value:
         dsd.type is t.FABOUT_DSD and register.type is not t.DSR_DEST
     ):
         right = "a dsr_src0 or dsr_src1" if dsd.type is t.FABIN_DSD else "a dsr_dest"
-        call.error(call.span_of(0), f"a {dsd.type} goes into", expected=right, found=f"`{register.type}`")
+        call.error(
+            call.span_of(0), f"a register for a {dsd.type}", expected=right, found=f"`{register.type}`"
+        )
     settings, saves, steps = ir.Settings(), False, False
     if len(call) > 2:
         names = (*ASYNC, "ut_id", "priority", "save_address", "single_step")
-        fields = call.fields(2, "the settings of a DSR", names)
+        fields = call.fields(2, "the configuration of a DSR", names)
         settings = with_thread(call, 2, fields, asynchronous(call, 2, fields))
         saves, steps = flag(call, fields, 2, "save_address"), flag(call, fields, 2, "single_step")
         if settings.asynchronous and not fabric:

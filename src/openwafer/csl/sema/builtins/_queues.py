@@ -34,7 +34,7 @@ def initialize_queue(call: Call) -> Value:
     if len(call) < 2:
         call.error(None, f"{name} needs a color", hint="write @initialize_queue(queue, .{ .color = c })")
     names = ("color", "priority") if call.architecture == "wse2" else ("color", "ctrl_table_id")
-    fields = call.fields(1, "the settings of a queue", names)
+    fields = call.fields(1, "the configuration of a queue", names)
     if "color" not in fields:
         call.error(call.span_of(1), f"{name} needs a color", hint="add .color = c")
     color = fields["color"]

@@ -131,7 +131,7 @@ def with_thread(call: Call, index: int, fields: dict[str, Value], settings: ir.S
 
 def config(call: Call, index: int) -> Config:
     """The settings of an operation, which are its argument `index`."""
-    fields = call.fields(index, "the settings of an operation", (*ASYNC, "priority", "ut_id", "index"))
+    fields = call.fields(index, "the configuration of an operation", (*ASYNC, "priority", "ut_id", "index"))
     settings = with_thread(call, index, fields, asynchronous(call, index, fields))
     if "index" not in fields:
         return Config(settings)

@@ -155,7 +155,7 @@ def set_control_task_table(call: Call) -> Value:
             notes=(Note(resources.control_table, "set here"),),
         )
     if len(call):
-        fields = call.fields(0, "the settings of the table", ("instructions", "stride"))
+        fields = call.fields(0, "the configuration of the table", ("instructions", "stride"))
         for name, allowed in (("instructions", (2, 4, 8)), ("stride", tuple(range(1, 8)))):
             if name in fields and fields[name].data not in allowed:
                 numbers = ", ".join(map(str, allowed))
