@@ -16,3 +16,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "conformance: reads the programs of --csl-examples=DIR; skipped where it is not given"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The matrix of the public programs as one table, where it was run."""
+    results = [
+        (report.nodeid.partition("[")[2].rstrip("]"), report.outcome, report.duration)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call" and "a_cell_of_the_public_matrix" in report.nodeid
+    ]
+    if results:
+        terminalreporter.section("public programs")
+        for name, outcome, seconds in sorted(results):
+            terminalreporter.line(f"{name:<60} {outcome:<7} {seconds:6.1f} s")
+        passed = sum(outcome == "passed" for _, outcome, _ in results)
+        terminalreporter.line(f"{passed} of {len(results)} cells passed")

@@ -194,6 +194,19 @@ def test_matmul_compares_the_three_products_of_a_layer(bench: Bench) -> None:
         assert shown["onednn/torch"] == f"{row['onednn'] / row['torch']:.2f}"
 
 
+def test_the_network_moves_the_same_hops_at_any_speed(bench: Bench) -> None:
+    """Rates follow from the hops that the streams need, which trains do not change."""
+    ran = bench("fabric_network", "--scale", "0.002", "--repeats", "1")
+
+    hops = {row["case"]: row["hops"] for row in ran.figures["rows"]}
+    assert hops["line"] == 400 * 200
+    assert hops["line, single"] == 200 * 200
+    assert hops["rows and columns"] == 40 * 2 * 16 * 15
+    assert hops["column"] == 4 * 2 * sum(range(16)) * 16
+    assert hops["neighbours"] == 6 * 4 * 16 * 15
+    assert [row["case"] for row in ran.rows] == list(hops)
+
+
 # --- command lines ----------------------------------------------------------------------------------------
 
 REFUSED = {

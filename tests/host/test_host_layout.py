@@ -34,9 +34,7 @@ def compiled(monkeypatch, tmp_path):
 
     def compile_program(path, *, architecture, fabric, **_):
         texts.append(path.read_text())
-        places = [
-            line.split("(")[1].split(", ")[:2] for line in texts[-1].splitlines() if "set_tile_code" in line
-        ]
+        places = [line.split("(")[1].split(", ")[:2] for line in texts[-1].splitlines() if "pe.csl" in line]
         program = Program(
             name="pe.csl", code=0, memory=b"", memory_bytes=1024, symbols=(Symbol("v", 64, 8, "[4]u16"),)
         )
@@ -303,3 +301,83 @@ def test_a_wrong_layout_says_what_to_change(compiled, wrong, message):
     with pytest.raises(InputError, match=message):
         wrong(made, out, into)
     assert compiled == []
+
+
+SENDER = """
+param size: u16;
+param tx: color;
+const queue = @get_output_queue(2);
+var data = @zeros([size]u32);
+const from = @get_dsd(mem1d_dsd, .{ .tensor_access = |i|{size} -> data[i] });
+const out = @get_dsd(fabout_dsd, .{ .extent = size, .fabric_color = tx, .output_queue = queue });
+const main_id = @get_local_task_id(8);
+task main() void { @mov32(out, from, .{ .async = true }); }
+comptime {
+  @bind_local_task(main, main_id);
+  @activate(main_id);
+  if (@is_arch("wse3")) { @initialize_queue(queue, .{ .color = tx }); }
+}
+"""
+KEEPER = """
+param size: u16;
+param rx: color;
+param more: color;
+param tx: color;
+const queues = .{ @get_input_queue(2), @get_input_queue(3) };
+const queue = @get_output_queue(2);
+const a = @get_dsd(fabin_dsd, .{ .extent = size, .fabric_color = rx, .input_queue = queues[0] });
+const b = @get_dsd(fabin_dsd, .{ .extent = size, .fabric_color = more, .input_queue = queues[1] });
+const out = @get_dsd(fabout_dsd, .{ .extent = size, .fabric_color = tx, .output_queue = queue });
+var held = @zeros([size]u32);
+const memory = @get_dsd(mem1d_dsd, .{ .tensor_access = |i|{size} -> held[i] });
+const first_id = @get_local_task_id(8);
+const then_id = @get_local_task_id(9);
+task first() void { @mov32(memory, a, .{ .async = true, .activate = then }); }
+task then() void { @mov32(out, b, .{ .async = true }); }
+comptime {
+  @bind_local_task(first, first_id);
+  @bind_local_task(then, then_id);
+  @activate(first_id);
+  @initialize_queue(queues[0], .{ .color = rx });
+  @initialize_queue(queues[1], .{ .color = more });
+  if (@is_arch("wse3")) { @initialize_queue(queue, .{ .color = tx }); }
+}
+"""
+
+
+@pytest.mark.parametrize("target", list(SdkTarget))
+def test_a_layout_runs_on_the_fabric(tmp_path, target):
+    """A sender with dealt-out values, a region that keeps them, and the host's words through it and back."""
+    (tmp_path / "sender.csl").write_text(SENDER)
+    (tmp_path / "keeper.csl").write_text(KEEPER)
+    platform = get_platform(None, target=target)
+    made = SdkLayout(platform)
+    sender = made.create_code_region("sender.csl", "sender", 1, 1)
+    tx = sender.color("tx")
+    sender.set_param_all("size", 5)
+    sender.set_param_all(tx)
+    sender.set_symbol_all("data", np.arange(5, dtype=np.uint32) * 11, 5, 1)
+    sender.place(6, 5)
+    keeper = made.create_code_region("keeper.csl", "keeper", 1, 1)
+    rx, more, out = keeper.color("rx"), Color("more"), Color("tx")
+    keeper.set_param_all("size", 5)
+    for color in (rx, more, out):
+        keeper.set_param_all(color)
+    keeper.place(2, 2)
+    made.connect(
+        sender.create_output_port(tx, Edge.TOP, [FROM_RAMP], 5),
+        keeper.create_input_port(rx, Edge.LEFT, [TO_RAMP], 5),
+    )
+    into = made.create_input_stream(keeper.create_input_port(more, Edge.TOP, [TO_RAMP], 5))
+    back = made.create_output_stream(keeper.create_output_port(out, Edge.RIGHT, [FROM_RAMP], 5))
+    runtime = SdkRuntime(made.compile("out"), platform, memcpy_required=False)
+    sent, received = np.array([1.5, -2, 3, 4, 5], np.float32), np.zeros(5, np.float32)
+
+    runtime.load()
+    runtime.run()
+    runtime.send(into, sent, nonblock=True)
+    runtime.receive(back, received, 5, nonblock=True)
+    runtime.stop()
+
+    assert list(received) == list(sent)
+    assert list(runtime.read_symbol(2, 2, "held", dtype="uint32")) == [0, 11, 22, 33, 44]

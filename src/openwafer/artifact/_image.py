@@ -29,8 +29,9 @@ class SwitchPosition(msgspec.Struct, frozen=True, omit_defaults=True):
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which wavelets of a color reach the compute element.
 
-    `kind` counter: counts wavelets from `initial`, passes those up to `limit1`, counts on to `limit2` and begins again.
-    sparse_counter: the same by the wavelet's index. range: passes an index of `minimum` to `maximum`.
+    `kind` counter: counts wavelets from `initial` up to `limit1` and begins again at 0; passes counts up to `maximum`.
+    sparse_counter: the same once to `limit1`, once more to `limit2` if that is given, and from then on passes everything.
+    range: passes control wavelets, and data whose index is `minimum` to `maximum`.
     """
 
     kind: Literal["counter", "sparse_counter", "range"]
@@ -117,7 +118,7 @@ class Preload(msgspec.Struct, frozen=True):
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """An input queue, color or microthread that is blocked before the program starts."""
+    """An input queue, color or microthread that is blocked, or opened, before the program starts."""
 
     target: int
     """`Target` of `_pe_abi`."""
@@ -156,6 +157,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fifos: tuple[Fifo, ...] = ()
     preloads: tuple[Preload, ...] = ()
     blocked: tuple[Blocked, ...] = ()
+    opened: tuple[Blocked, ...] = ()
+    """Colors (WSE-2) and input queues (WSE-3) without a data task whose control wavelets may start tasks from the start."""
     config: tuple[tuple[int, int], ...] = ()
     """Configuration registers that are set before the program starts: word address and value."""
     variables: dict[str, int] = {}

@@ -101,6 +101,9 @@ def _program(unit: ir.Unit, linked: ir.Linked, code: int, constants: tuple[int, 
             for one in unit.fifos
         ),
         preloads=tuple(_preload(one, addresses) for one in unit.preloads),
+        opened=tuple(
+            image.Blocked(int(abi.Target[target.upper()]), number) for target, number in unit.opened
+        ),
         blocked=tuple(
             image.Blocked(int(abi.Target[target.upper()]), number) for target, number in unit.blocked
         ),

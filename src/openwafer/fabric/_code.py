@@ -35,8 +35,8 @@ class LoadedCode:
         compiled = _objects.get(key) or _stored(object_cache, key)
         if compiled is None:
             compiled = _compile(code, target)
-            _store(object_cache, key, compiled)
         _objects[key] = compiled
+        _store(object_cache, key, compiled)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(compiled))
         self._engine.finalize_object()
@@ -99,7 +99,7 @@ def _stored(folder: Path | None, key: str) -> bytes | None:
 
 def _store(folder: Path | None, key: str, compiled: bytes) -> None:
     """Keeps the object file; a folder that cannot be written costs only the time to compile again."""
-    if folder is None:
+    if folder is None or (folder / f"{key}.o").exists():
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)

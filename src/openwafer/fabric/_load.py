@@ -51,10 +51,10 @@ def load_machine(
         for program in loaded.programs
     ]
     for tile in loaded.tiles:
-        for color, route in tile.routes.items():
-            _configure(machine, tile.x, tile.y, color, route)
         if tile.program is not None:
             machine.place(tile.x, tile.y, numbers[tile.program])
+        for color, route in tile.routes.items():  # in their order: it numbers the filters
+            _configure(machine, tile.x, tile.y, color, route)
     return machine
 
 
@@ -92,6 +92,8 @@ def _program(
         native.preload(int(_FILES[preload.file]), preload.number, preload.descriptor, preload.vector)
     for blocked in program.blocked:
         native.block(blocked.target, blocked.id)
+    for opened in program.opened:
+        native.open(opened.id)
     for address, value in program.config:
         native.set_register(address, value)
     return native

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from openwafer.csl import DiagnosticError
+from openwafer.csl import DiagnosticError, ir
 from openwafer.csl.layout import check_layout
 from openwafer.csl.layout._programs import Programs, make_program
 from openwafer.csl.sema._core import Options
@@ -47,3 +47,32 @@ def meaning(name: str, program: str, folder: Path) -> str:
     except DiagnosticError as error:
         return re.sub(re.escape(str(folder)) + "/?", "", str(error))
     return ""
+
+
+def unit_of(program: str, folder: Path, architecture: str = "wse3", half: str = "f16") -> ir.Unit:
+    """The PE-IR of a program of one PE. Raises DiagnosticError."""
+    path = folder / "t.csl"
+    path.write_text(program, "utf-8")
+    files, made = Files("1.4"), Programs()
+    options = Options(architecture=architecture, half=half)  # type: ignore[arg-type]
+    program_made = make_program(files.load(path, "t.csl"), {}, options, files, made)
+    if made.diagnostics:
+        raise DiagnosticError(made.diagnostics)
+    ir.verify(program_made.unit)
+    return program_made.unit
+
+
+def lines(unit: ir.Unit) -> list[str]:
+    """The unit as text without its places in the file."""
+    text = ir.print_unit(unit)
+    return [
+        re.sub(r" !\d+$", "", line).strip() for line in text.splitlines() if not line.startswith("location")
+    ]
+
+
+def body(statements: str, declarations: str = "") -> str:
+    """A program whose only task does these statements."""
+    return (
+        f"{declarations}\ntask t() void {{ {statements} }}\n"
+        "comptime { @bind_local_task(t, @get_local_task_id(9)); }\n"
+    )

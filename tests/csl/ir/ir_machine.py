@@ -211,9 +211,7 @@ HELPERS = {
     "test_half_bits": _BITS(_half_bits),
     "test_single_bits": _BITS(_single_bits),
 }
-RUNTIME = {name: ctypes.cast(one, ctypes.c_void_p).value or 0 for name, one in CALLBACKS.items()}
-for _name, _one in (CALLBACKS | HELPERS).items():
-    llvm.add_symbol(_name, ctypes.cast(_one, ctypes.c_void_p).value)
+RUNTIME = {name: ctypes.cast(one, ctypes.c_void_p).value or 0 for name, one in (CALLBACKS | HELPERS).items()}
 
 
 class Native:
@@ -229,7 +227,11 @@ class Native:
         builder.getModulePassManager().run(module, builder)
         self._optimised, self._machine = str(module), machine
         self.engine = llvm.create_mcjit_compiler(module, machine)
-        self.engine.add_module(llvm.parse_assembly(HARNESS))
+        harness = llvm.parse_assembly(HARNESS)
+        self.engine.add_module(harness)
+        for one in (*module.functions, *harness.functions):  # of this engine: the fabric's are the process's
+            if one.is_declaration and one.name in RUNTIME:
+                self.engine.add_global_mapping(one, RUNTIME[one.name])
         self.engine.finalize_object()
         pointers = [ctypes.c_void_p] * 3
         self._run = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers)(self.engine.get_function_address("run"))

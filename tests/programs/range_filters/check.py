@@ -1,4 +1,4 @@
-"""wavelet_index_offset numbers a stream, and range filters deal it out."""
+"""Range filters deal a numbered stream out: each tile gets the wavelets whose index lies in its range."""
 
 import numpy as np
 

@@ -10,6 +10,7 @@ and used only in its own block; what lives longer is a Local. Locals of type `st
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -471,7 +472,7 @@ class Variable:
     align: int
     type: str
     """As CSL writes it."""
-    value: bytes = b""
+    value: builtins.bytes = b""
     relocations: tuple[Relocation, ...] = ()
     exported: str = ""
     """`linkname`, if there is one."""
@@ -543,6 +544,8 @@ class Unit:
     """DSRs that are loaded before the program starts; their descriptors are known."""
     blocked: list[tuple[str, int]] = field(default_factory=list)
     """(target, id): queues, colors and microthreads that are blocked before the program starts."""
+    opened: list[tuple[str, int]] = field(default_factory=list)
+    """(target, id): queues and colors without a data task whose control wavelets may start tasks from the start."""
     config: list[tuple[int, int]] = field(default_factory=list)
     exports: list[Exported] = field(default_factory=list)
     strings: list[str] = field(default_factory=list)

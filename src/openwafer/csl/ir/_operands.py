@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from operator import attrgetter
+from typing import Any, get_args
 
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.ir._machine import MACHINE
@@ -45,9 +46,9 @@ Change = Callable[[ir.Operand], ir.Operand]
 
 def map_operands(node: Any, change: Change) -> Any:
     """An instruction, terminator or vector operand with `change` done to each of its operands, in order."""
-    fields = ("value",) if isinstance(node, ir.VectorOperand) else _OPERAND_FIELDS.get(type(node), ())
+    names = ("value",) if isinstance(node, ir.VectorOperand) else _OPERAND_FIELDS.get(type(node), ())
     changed: dict[str, Any] = {}
-    for name in fields:
+    for name in names:
         old = getattr(node, name)
         new: Any
         if isinstance(old, tuple):
@@ -56,7 +57,7 @@ def map_operands(node: Any, change: Change) -> Any:
             )
         else:
             new = change(old) if isinstance(old, _OPERANDS) else old
-        if new != old:
+        if new is not old and new != old:
             changed[name] = new
     return replace(node, **changed) if changed else node
 
@@ -64,13 +65,31 @@ def map_operands(node: Any, change: Change) -> Any:
 def operands(node: Any) -> list[ir.Operand]:
     """The operands of an instruction or terminator, in order."""
     found: list[ir.Operand] = []
-
-    def look(operand: ir.Operand) -> ir.Operand:
-        found.append(operand)
-        return operand
-
-    map_operands(node, look)
+    for name in _OPERAND_FIELDS.get(type(node), ()):
+        value = getattr(node, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            operand = one.value if isinstance(one, ir.VectorOperand) else one
+            if isinstance(operand, _OPERANDS):
+                found.append(operand)
     return found
+
+
+def other_fields(node: Any) -> Any:
+    """All of an instruction or terminator that is not an operand; equal for nodes that differ in operands only."""
+    rest = _REST[type(node)](node)
+    if isinstance(node, ir.Vector | ir.MapBegin):  # operands say more than their values
+        return rest, tuple(
+            [(one.kind, one.type, one.value if one.kind == "dsr" else None) for one in node.operands]
+        )
+    return rest
+
+
+def _rest(kind: type) -> Callable[[Any], Any]:
+    names = [one.name for one in fields(kind) if one.name not in _OPERAND_FIELDS.get(kind, ())]
+    return attrgetter(*names) if names else lambda node: ()
+
+
+_REST = {kind: _rest(kind) for kind in (*get_args(ir.Instruction), *get_args(ir.Terminator))}
 
 
 def result_of(instruction: ir.Instruction) -> int | None:

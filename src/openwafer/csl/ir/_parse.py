@@ -71,7 +71,8 @@ class _UnitParser(CodeParser):
     def _read_task(self, unit: ir.Unit) -> None:
         kind: Any = self.one_of("a kind of task", ("data", "local", "control", "teardown"))
         number = self.whole()
-        function, parameters = None, ()
+        function: str | None = None
+        parameters: tuple[ir.Type, ...] = ()
         if self.accept("="):
             function = self.name()
             self.expect("(")
@@ -104,6 +105,9 @@ class _UnitParser(CodeParser):
 
     def _read_blocked(self, unit: ir.Unit) -> None:
         unit.blocked.append((self.name(), self.whole()))
+
+    def _read_opened(self, unit: ir.Unit) -> None:
+        unit.opened.append((self.name(), self.whole()))
 
     def _read_config(self, unit: ir.Unit) -> None:
         address = self.whole()

@@ -34,6 +34,7 @@ def print_unit(unit: ir.Unit) -> str:
         lines.append(f"fifo {fifo.number} @{_name(fifo.symbol)}{push}{pop}")
     lines += [f"preload {print_instruction(one)}" for one in unit.preloads]
     lines += [f"blocked {target} {number}" for target, number in unit.blocked]
+    lines += [f"opened {target} {number}" for target, number in unit.opened]
     lines += [f"config {address} = {value}" for address, value in unit.config]
     lines += [_export(one) for one in unit.exports]
     return "\n".join(lines) + "\n"

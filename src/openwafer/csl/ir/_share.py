@@ -14,7 +14,7 @@ from typing import Any
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.ir._bits import decode, encode
 from openwafer.csl.ir._link import Linked
-from openwafer.csl.ir._operands import Change, entries, map_operands
+from openwafer.csl.ir._operands import Change, entries, map_operands, operands, other_fields
 from openwafer.csl.ir._records import pack_descriptor, unpack_descriptor
 
 
@@ -53,19 +53,28 @@ def _shape(unit: ir.Unit, linked: Linked) -> tuple[Hashable, list[int]]:
     """What must be equal, and the numbers that need not be."""
     words: list[int] = []
 
-    def take(operand: ir.Operand) -> ir.Operand:
+    def taken(operand: ir.Operand) -> Hashable:
+        """What must be equal of an operand: a temporary, or the type of what goes into the words."""
         match operand:
+            case ir.Temporary():
+                return operand.number
             case ir.Number():
                 words.append(encode(operand.type, operand.value))
-                return ir.Constant(operand.type, -1)
+                return operand.type
             case ir.Address():
                 words.append((linked.addresses[operand.symbol] + operand.offset) & 0xFFFF)
-                return ir.Constant("ptr", -1)
+                return "ptr"
             case ir.Descriptor():
                 words.extend(struct.unpack("<4Q", pack_descriptor(operand, linked.addresses)))
-                return ir.Constant("dsd", -1)
+                return "dsd"
             case _:
                 return operand
+
+    def shaped(node: Any, function: ir.Function) -> Hashable:
+        if isinstance(node, ir.Frame):
+            words.append(linked.stack[function.name, node.local])
+            return ir.Frame, node.result
+        return type(node), other_fields(node), tuple([taken(one) for one in operands(node)])
 
     functions = tuple(
         (
@@ -75,8 +84,8 @@ def _shape(unit: ir.Unit, linked: Linked) -> tuple[Hashable, list[int]]:
             tuple(function.locals.items()),
             tuple(
                 (
-                    tuple([_shaped(one, function, linked, take, words) for one in block.instructions]),
-                    map_operands(block.terminator, take),
+                    tuple([shaped(one, function) for one in block.instructions]),
+                    shaped(block.terminator, function),
                 )
                 for block in function.blocks
             ),
@@ -84,15 +93,6 @@ def _shape(unit: ir.Unit, linked: Linked) -> tuple[Hashable, list[int]]:
         for function in unit.functions.values()
     )
     return (unit.architecture, unit.half, functions, entries(unit), tuple(unit.locations)), words
-
-
-def _shaped(
-    one: ir.Instruction, function: ir.Function, linked: Linked, take: Change, words: list[int]
-) -> Any:
-    if isinstance(one, ir.Frame):
-        words.append(linked.stack[function.name, one.local])
-        return one
-    return map_operands(one, take)
 
 
 def _group(first: tuple[ir.Unit, Linked], members: list[int], words: list[list[int]]) -> Group:

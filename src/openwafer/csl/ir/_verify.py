@@ -59,12 +59,17 @@ def _check_entry(function: ir.Function) -> None:
 class _Checker:
     def __init__(self, unit: ir.Unit, function: ir.Function) -> None:
         self._unit, self._function = unit, function
-        self._where = ""
+        self._block = 0
+        self._at: ir.Instruction | str | None = None
         self._assigned: set[int] = set()
         self._types: dict[int, ir.Type] = {}
 
     def _fail(self, message: str) -> NoReturn:
-        raise CslError(f"PE-IR, function {self._function.name}{self._where}: {message}")
+        where = ""
+        if self._at is not None:
+            what = self._at if isinstance(self._at, str) else repr(print_instruction(self._at))
+            where = f", block ^{self._block}, {what}"
+        raise CslError(f"PE-IR, function {self._function.name}{where}: {message}")
 
     def check(self) -> None:
         function = self._function
@@ -80,14 +85,14 @@ class _Checker:
         if not function.blocks:
             self._fail("it has no block")
         for number, block in enumerate(function.blocks):
-            self._types = {}
+            self._types, self._block = {}, number
             for one in block.instructions:
-                self._where = f", block ^{number}, {print_instruction(one)!r}"
+                self._at = one
                 self._check_names(one)
                 self._check_uses(one)
                 self._check_rules(one)
                 self._define(one)
-            self._where = f", block ^{number}, at its end"
+            self._at = "at its end"
             self._check_end(block.terminator)
 
     # --- names, types, temporaries ----------------------------------------------------------------------------

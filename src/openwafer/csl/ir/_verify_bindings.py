@@ -39,6 +39,9 @@ def check_bindings(unit: ir.Unit) -> None:
     for target, _ in unit.blocked:
         if target.upper() not in abi.Target.__members__:
             raise CslError(f"PE-IR of {unit.name}: {target} cannot be blocked; queue, thread and color can")
+    for target, _ in unit.opened:
+        if target not in ("queue", "color"):
+            raise CslError(f"PE-IR of {unit.name}: {target} cannot be opened; queue and color can")
 
 
 def _check_symbol(unit: ir.Unit, name: str, symbol: ir.Variable) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from typing import Final
 
+from openwafer.csl.ir import _bits as bits
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._types import Primitive, Type
 
@@ -17,70 +17,23 @@ class OutOfRange(Exception):  # noqa: N818
 
 def round_float(value: float, type: Type) -> float:
     """The nearest value of a float type, to even if two are as near; too large ones become infinite."""
-    if type is t.COMPTIME_FLOAT or not math.isfinite(value) or value == 0:
+    if type is t.COMPTIME_FLOAT:
         return value
     if type is t.F32:
-        return _packed(value, "f")
-    if type is t.F16:
-        return _packed(value, "e")
-    mantissa, low, high = _FORMATS[type]
-    exponent = max(math.frexp(value)[1] - 1, low)
-    unit = math.ldexp(1.0, exponent - mantissa)
-    rounded = round(value / unit) * unit  # both steps are exact but for the rounding: unit is a power of two
-    return math.copysign(math.inf, value) if abs(rounded) >= math.ldexp(1.0, high + 1) else rounded
-
-
-def _packed(value: float, code: str) -> float:
-    try:
-        found: float = struct.unpack(code, struct.pack(code, value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-    return found
-
-
-# mantissa bits, least and greatest exponent of normal numbers
-_FORMATS: Final[dict[Type, tuple[int, int, int]]] = {t.BF16: (7, -126, 127), t.CB16: (9, -27, 36)}
+        return bits.round_single(value)
+    return float_of_bits(float_bits(value, type), type)
 
 
 def float_bits(value: float, type: Type) -> int:
     """The bits of a float in its type."""
-    if type is t.F32:
-        return int(struct.unpack("<I", struct.pack("<f", value))[0])
-    if type is t.F16:
-        return int(struct.unpack("<H", struct.pack("<e", value))[0])
-    if type is t.BF16:
-        return int(struct.unpack("<I", struct.pack("<f", value))[0]) >> 16
-    mantissa, low, high = _FORMATS[type]
-    sign = 0x8000 if math.copysign(1.0, value) < 0 else 0
-    top = (high - low + 2) << mantissa
-    if math.isnan(value):
-        return sign | top | 1 << (mantissa - 1)
-    if math.isinf(value):
-        return sign | top
-    exponent = max(math.frexp(value)[1] - 1, low)
-    scaled = int(abs(value) / math.ldexp(1.0, exponent - mantissa))
-    if scaled < 1 << mantissa:
-        return sign | scaled
-    return sign | (exponent - low + 1) << mantissa | scaled - (1 << mantissa)
+    assert type.ir is not None
+    return bits.encode(type.ir, value)
 
 
-def float_of_bits(bits: int, type: Type) -> float:
+def float_of_bits(number: int, type: Type) -> float:
     """The float that has these bits."""
-    if type is t.F32:
-        return float(struct.unpack("<f", struct.pack("<I", bits))[0])
-    if type is t.F16:
-        return float(struct.unpack("<e", struct.pack("<H", bits))[0])
-    if type is t.BF16:
-        return float(struct.unpack("<f", struct.pack("<I", bits << 16))[0])
-    mantissa, low, high = _FORMATS[type]
-    exponent, fraction = (bits & 0x7FFF) >> mantissa, bits & ((1 << mantissa) - 1)
-    if exponent == high - low + 2:
-        size = math.nan if fraction else math.inf
-    elif exponent == 0:
-        size = math.ldexp(fraction, low - mantissa)
-    else:
-        size = math.ldexp(fraction + (1 << mantissa), exponent - 1 + low - mantissa)
-    return -size if bits & 0x8000 else size
+    assert type.ir is not None
+    return float(bits.decode(type.ir, number))
 
 
 def wrap(value: int, type: Primitive) -> int:

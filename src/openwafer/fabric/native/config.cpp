@@ -1,7 +1,9 @@
 // Memory-mapped configuration, and the memory behind vector operations with its checks.
 //
 // Word addresses 0x7f20 + color are route registers, 0x7f40 + color switch registers; the network gives them their
-// meaning. Other registers keep what is written to them. A write takes effect in the cycle of the instruction, and a
+// meaning. Numbers of our own, as the libraries use them: 0x7d02 the main thread's priority, 0x7d04 and 0x7d05 the state
+// of the active random generator, 0x7d08 and 0x7d09 flushed input and output queues, 0x7d20 + id task priorities,
+// 0x7d60 + 8 n the counter, limit1 and maximum of filter n. Other registers keep what is written to them. A write takes effect in the cycle of the instruction, and a
 // read sees the writes before it in program order.
 #include <cstring>
 
@@ -13,6 +15,9 @@ namespace openwafer {
 namespace {
 
 constexpr uint32_t ROUTES = 0x7f20, SWITCHES = 0x7f40;
+constexpr uint32_t MAIN_PRIORITY = 0x7d02, RANDOM_LOW = 0x7d04, RANDOM_HIGH = 0x7d05;
+constexpr uint32_t FLUSHED_INPUTS = 0x7d08, FLUSHED_OUTPUTS = 0x7d09, TASK_PRIORITIES = 0x7d20;
+constexpr uint32_t FILTERS = 0x7d60, FILTER_REGISTERS = 8;  // of each filter: counter, limit1, maximum, state
 constexpr uint32_t CONFIG_BYTES = 0xfe00;  // byte addresses from here are configuration
 
 bool is_route(uint32_t address) { return address >= ROUTES && address < ROUTES + COLORS; }
@@ -26,16 +31,66 @@ uint32_t Pe::config_read(uint32_t address) {
   }
   if (is_route(address)) return machine_.network().read_route(tile_, static_cast<uint8_t>(address - ROUTES));
   if (is_switch(address)) return machine_.network().read_switch(tile_, static_cast<uint8_t>(address - SWITCHES));
+  if (address == MAIN_PRIORITY) return main_priority_;
+  if (address == RANDOM_LOW) return elements_.random & 0xffff;
+  if (address == RANDOM_HIGH) return elements_.random >> 16;
+  if (address == FLUSHED_INPUTS) return flushed_inputs_;
+  if (address == FLUSHED_OUTPUTS) return flushed_outputs_;
+  if (address >= TASK_PRIORITIES && address < TASK_PRIORITIES + TASK_IDS) return (high_ >> (address - TASK_PRIORITIES)) & 1;
+  if (const Filter* filter = filter_at(address)) {
+    switch ((address - FILTERS) % FILTER_REGISTERS) {
+      case 0: return filter->counter;
+      case 1: return filter->limit1;
+      case 2: return filter->maximum;
+      default: return filter->counter > filter->maximum;
+    }
+  }
   for (const auto& [register_address, value] : registers_) {
     if (register_address == address) return value;
   }
   return 0;
 }
 
+// Filters are numbered in the order of the tile's routes.
+Filter* Pe::filter_at(uint32_t address) {
+  if (address < FILTERS || address >= FILTERS + FILTER_REGISTERS * filters_.size()) return nullptr;
+  return machine_.network().filter(tile_, filters_[(address - FILTERS) / FILTER_REGISTERS]);
+}
+
 void Pe::config_write(uint32_t address, uint32_t value) {
   const auto word = static_cast<uint16_t>(value);
   if (is_route(address) || is_switch(address)) {
     at({Event::CONFIG, Action::NONE, Target::TASK, 0, static_cast<uint16_t>(address), word, clock});
+    return;
+  }
+  const auto merge = [](uint32_t mask, uint32_t bit, bool on) { return on ? mask | 1u << bit : mask & ~(1u << bit); };
+  if (address == MAIN_PRIORITY) {
+    main_priority_ = word & 3;
+    return;
+  }
+  if (address == RANDOM_LOW) {
+    elements_.random = (elements_.random & 0xffff0000u) | word;
+    return;
+  }
+  if (address == RANDOM_HIGH) {
+    elements_.random = (elements_.random & 0xffff) | uint32_t{word} << 16;
+    return;
+  }
+  if (address == FLUSHED_INPUTS || address == FLUSHED_OUTPUTS) {
+    (address == FLUSHED_INPUTS ? flushed_inputs_ : flushed_outputs_) = static_cast<uint8_t>(word);
+    return;
+  }
+  if (address >= TASK_PRIORITIES && address < TASK_PRIORITIES + TASK_IDS) {
+    high_ = merge(high_, address - TASK_PRIORITIES, word != 0);
+    return;
+  }
+  if (Filter* filter = filter_at(address)) {
+    switch ((address - FILTERS) % FILTER_REGISTERS) {
+      case 0: filter->counter = word; break;
+      case 1: filter->limit1 = word; break;
+      case 2: filter->maximum = word; break;
+      default: break;  // the state follows from the others
+    }
     return;
   }
   for (auto& [register_address, kept] : registers_) {

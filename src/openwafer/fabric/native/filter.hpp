@@ -1,8 +1,8 @@
 // Which wavelets pass a filter, by "Filter Configuration Semantics" of the builtins' reference.
 //
 // A counter starts at `counter`. Each wavelet that counts is compared with it first and moves it afterwards: up to
-// limit1, and from there to 0 again. So of limit1 + 1 wavelets the first maximum + 1 pass, as the two-dimensional FFT of
-// the public examples needs it.
+// limit1, and from there to 0 again. So of limit1 + 1 wavelets the first maximum + 1 pass, as the two-dimensional FFT
+// of the public examples needs it.
 #pragma once
 
 #include "network.hpp"

@@ -197,6 +197,7 @@ void bind_machine(nb::module_& m) {
              p.fifos.push_back({number, address, bytes, push, pop});
            })
       .def("preload", &preload)
+      .def("open", [](Program& p, uint8_t channel) { p.open_channels |= 1u << channel; })
       .def("block", [](Program& p, int target, uint8_t id) { p.blocked.emplace_back(static_cast<Target>(target), id); })
       .def("set_register", [](Program& p, uint16_t address, uint16_t value) { p.config.emplace_back(address, value); });
 
@@ -230,6 +231,7 @@ void bind_machine(nb::module_& m) {
              filter->limit2 = static_cast<uint16_t>(std::max(limit2, 0));
              filter->minimum = minimum;
              filter->maximum = maximum;
+             if (Pe* pe = machine.find(x, y)) pe->add_filter(color);
            })
       .def("set_stream", &Machine::set_stream)
       .def("open_port",
@@ -264,7 +266,7 @@ void bind_machine(nb::module_& m) {
       .def("receive_port",
            [](Machine& machine, uint32_t port, size_t count) {
              std::vector<uint32_t> words(std::min(count, machine.network().received(port)));
-             machine.receive_port(port, words.data(), words.size());
+             words.resize(machine.receive_port(port, words.data(), words.size()));
              return words_of(std::move(words));
            })
       .def("send_stream",

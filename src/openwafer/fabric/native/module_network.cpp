@@ -150,8 +150,9 @@ class NetworkProbe final : public RampSink {
   std::vector<std::tuple<uint32_t, uint32_t, uint8_t, int, uint32_t, uint8_t, std::string>> held() const {
     std::vector<std::tuple<uint32_t, uint32_t, uint8_t, int, uint32_t, uint8_t, std::string>> found;
     for (const Network::Held& held : network_.held()) {
-      const char* why = held.why == Network::Wait::ROOM ? "room" : held.why == Network::Wait::SWITCH ? "switch" : "teardown";
-      found.emplace_back(held.tile % width_, held.tile / width_, held.color, held.from, held.count, held.waits_for, why);
+      constexpr const char* whys[] = {"room", "switch", "teardown"};
+      found.emplace_back(held.tile % width_, held.tile / width_, held.color, held.from, held.count, held.waits_for,
+                         whys[static_cast<size_t>(held.why)]);
     }
     return found;
   }

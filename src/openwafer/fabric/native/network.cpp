@@ -3,6 +3,7 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <stdexcept>
 
 #include "network_state.hpp"
@@ -64,7 +65,7 @@ uint32_t Network::State::make_slot(Tile tile, uint8_t color) {
   }
   const uint32_t index = router_of[tile];
   Router& router = routers[index];
-  const auto had = static_cast<uint32_t>(__builtin_popcount(router.colors));
+  const auto had = static_cast<uint32_t>(std::popcount(router.colors));
   if ((had & (had - 1)) == 0) {  // the block is full at each power of two: a new one of twice the size
     const auto first = static_cast<uint32_t>(slots_of.size());
     slots_of.resize(first + std::max(1u, 2 * had), NONE);
@@ -130,8 +131,8 @@ uint32_t Network::State::neighbour(Tile tile, Side side) const {
   }
 }
 
-// By "Color Swapping" of the language's advanced features: a slot that swaps receives its partner's wavelets in place of
-// its own, by the pair of sides that it swaps, and from the ramp if it swaps both.
+// By "Color Swapping" of the language's advanced features: a slot that swaps receives its partner's wavelets in place
+// of its own, by the pair of sides that it swaps, and from the ramp if it swaps both.
 std::array<uint32_t, 2> Network::State::receivers(Tile tile, uint8_t color, uint8_t input) const {
   const auto routed_at = [&](uint8_t of) {
     const uint32_t slot = slot_at(tile, of);

@@ -1,15 +1,15 @@
 // The network of routers: 24 colors, five links a router, buffers, backpressure, switches, filters, teardown.
 //
-// It knows no PE: what a router hands to its compute element (CE) goes to a RampSink.
-// One cycle has two phases, so that no result depends on the order of routers: evaluate() moves wavelets by the state as
-// the cycle began, commit() hands to the sink what has come down the ramps.
+// It knows no PE: what a router hands to its compute element (CE) goes to a RampSink. One cycle has two phases, so that
+// no result depends on the order of routers: evaluate() moves wavelets by the state as the cycle began, commit() hands
+// to the sink what has come down the ramps.
 //
 // Time. What the CE offers in cycle c can leave its router in cycle c + ramp_in_cycles; what leaves a router in cycle t
-// can leave the next one in cycle t + hop_cycles; what leaves the last router in cycle t is delivered in cycle
-// t + ramp_out_cycles. So an idle path of n hops takes ramp_in + n * hop + ramp_out cycles, from the cycle of offer() to
-// that of deliver(), and the CE's own phase of that cycle sees the wavelet. A buffer counts the wavelets on their way to
-// it, and its room is that of the cycle's begin: a stream flows at one wavelet a cycle if
-// buffer_wavelets > max(hop_cycles, ramp_in_cycles).
+// can leave the next one in cycle t + hop_cycles; what leaves the last router in cycle t is delivered in cycle t +
+// ramp_out_cycles. So an idle path of n hops takes ramp_in + n * hop + ramp_out cycles, from the cycle of offer() to
+// that of deliver(), and the CE's own phase of that cycle sees the wavelet. A buffer counts the wavelets on their way
+// to it, and its room is that of the cycle's begin: a stream flows at one wavelet a cycle if buffer_wavelets >
+// max(hop_cycles, ramp_in_cycles).
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,8 @@ struct NetworkTiming {
 };
 
 struct SwitchPosition {
-  bool invalid = false;  // ends the sequence, as one that changes nothing does: then back to 0 with `ring`, else no more
+  // Ends the sequence, as one that changes nothing does: from there back to 0 with `ring`, else nowhere.
+  bool invalid = false;
   bool changes_rx = false, changes_tx = false;  // what a position leaves alone stays as the one before it has it
   uint8_t rx = 0, tx = 0;  // bit masks of sides
 };

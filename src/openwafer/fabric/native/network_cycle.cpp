@@ -1,11 +1,12 @@
 // One cycle of the network: ports put words in, ramps hand wavelets down, every router with wavelets sends some on.
 //
-// A router sends at most one wavelet a cycle over each link and down its ramp, whatever the color. Where several buffers
-// want the same link, the one that was served longest ago goes first (never served: before all others; then the lower
-// color, then the side in the order west, east, south, north, ramp): two streams on one link get half of it each.
+// A router sends at most one wavelet a cycle over each link and down its ramp, whatever the color. Where several
+// buffers want the same link, the one that was served longest ago goes first (never served: before all others; then the
+// lower color, then the side in the order west, east, south, north, ramp): two streams on one link get half of it each.
 // A wavelet for several sides goes when all of them have room.
 
 #include <algorithm>
+#include <bit>
 
 #include "control.hpp"
 #include "filter.hpp"
@@ -21,7 +22,7 @@ constexpr uint8_t LINKS = 15;
 // The lowest set bit's number, which it clears.
 template <typename T>
 int next_bit(T& mask) {
-  const int found = __builtin_ctz(mask);
+  const int found = std::countr_zero(mask);
   mask = static_cast<T>(mask & (mask - 1));
   return found;
 }
@@ -79,11 +80,12 @@ bool Network::State::drain_stages(uint32_t index, bool& waits) {
 inline bool Network::State::pass(uint32_t index) {
   const Router& router = routers[index];
   if (router.stages || !router.filled || router.filled & (router.filled - 1)) return false;
-  const Slot& slot = slots[slots_of[router.first + router.place[static_cast<size_t>(__builtin_ctz(router.filled))]]];
+  const Slot& slot = slots[slots_of[router.first + router.place[static_cast<size_t>(std::countr_zero(router.filled))]]];
   const uint32_t inputs = slot.filled, sides = slot.tx;
-  if (inputs & (inputs - 1) || !(inputs & slot.open & ~bit(HOST)) || sides & (sides - 1) || !(sides & LINKS)) return false;
-  const uint32_t from = slot.in[static_cast<size_t>(__builtin_ctz(inputs))];
-  const uint32_t to = slot.out[static_cast<size_t>(__builtin_ctz(sides))];
+  if (inputs & (inputs - 1) || !(inputs & slot.open & ~bit(HOST))) return false;
+  if (sides & (sides - 1) || !(sides & LINKS)) return false;
+  const uint32_t from = slot.in[static_cast<size_t>(std::countr_zero(inputs))];
+  const uint32_t to = slot.out[static_cast<size_t>(std::countr_zero(sides))];
   if (to >= TO_PORT) return false;
   const Entry head = entries[size_t{from} * stride + buffers[from].head];
   if (head.ready & CONTROL) return false;

@@ -1,11 +1,12 @@
 // What a color's route is: its configuration, its switch position, and both as the machine's registers show them.
 //
-// Route register: bits 0-4 tx and 5-9 rx of position 0 (west, east, south, north, ramp), 10 and 11 color swap of y and x,
-// 12-13 pop mode, 14 teardown in progress, 15 point to point. Switch register: bits 2:0, 6:4, 10:8 the side of positions
-// 1 to 3 (5: invalid), above each whether it is an input; 12 ring; 14:13 the current position. Source: comments of the
-// public example spmv-hypersparse.
+// Route register: bits 0-4 tx and 5-9 rx of position 0 (west, east, south, north, ramp), 10 and 11 color swap of y and
+// x, 12-13 pop mode, 14 teardown in progress, 15 point to point. Switch register: bits 2:0, 6:4, 10:8 the side of
+// positions 1 to 3 (5: invalid), above each whether it is an input; 12 ring; 14:13 the current position. Source:
+// comments of the public example spmv-hypersparse.
 
 #include <algorithm>
+#include <bit>
 
 #include "network.hpp"
 #include "network_state.hpp"
@@ -24,7 +25,7 @@ bool valid(const Position& position) { return position.rx | (position.tx & SIDE_
 uint16_t encoded(const Position& position) {
   if (!valid(position)) return position.tx & INVALID_INPUT ? 13 : 5;
   const uint8_t mask = position.rx ? position.rx : position.tx;
-  return static_cast<uint16_t>(__builtin_ctz(mask) | (position.rx ? 8 : 0));
+  return static_cast<uint16_t>(std::countr_zero(mask) | (position.rx ? 8 : 0));
 }
 
 Position decoded(uint16_t code) {

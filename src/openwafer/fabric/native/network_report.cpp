@@ -68,8 +68,8 @@ std::string Network::failure() const {
                             std::to_string(failure.tile / state_->width) + ") of the fabric";
   const std::string color = "color " + std::to_string(failure.color);
   if (failure.side == SIDES) {
-    return "a wavelet of " + color + " is at " + where + ", whose router has no route for it: give the tile a route for " +
-           color + ", or end the route of the tile before it";
+    return "a wavelet of " + color + " is at " + where + ", whose router has no route for it: give the tile a route " +
+           "for " + color + ", or end the route of the tile before it";
   }
   return "a wavelet of " + color + " leaves the fabric at the " + name(failure.side) + " of " + where +
          ", where no host port is: end the route on this tile, or open a port there";

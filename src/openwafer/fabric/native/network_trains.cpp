@@ -1,15 +1,17 @@
 // Trains: wavelets on a stretch of routers where nothing can happen to them, moved as one.
 //
-// A slot is plain if it takes from one link, sends over one link, and has no switch, filter, swap or port. Along a row of
-// plain slots of idle routers a wavelet that is ready in the first at cycle r leaves the i-th (from 0) at r + i * hop,
-// whatever else is going on, as long as nobody else uses these routers and the buffer behind the last has room. So the
-// stretch is one queue of (r, wavelet): each costs a step where it gets on and one where it gets off, however long the way.
+// A slot is plain if it takes from one link, sends over one link, and has no switch, filter, swap or port. Along a row
+// of plain slots of idle routers a wavelet that is ready in the first at cycle r leaves the i-th (from 0) at r + i *
+// hop, whatever else is going on, as long as nobody else uses these routers and the buffer behind the last has room. So
+// the stretch is one queue of (r, wavelet): each costs a step where it gets on and one where it gets off, however long
+// the way.
 //
-// Where that ends - another wavelet comes to one of the routers, a register is written, a color is torn down, the buffer
-// at the end is full - every wavelet is put into the buffer where it would be by then, with the times that it would
-// have. So trains change no cycle of any result; tests hold the two against each other.
+// Where that ends - another wavelet comes to one of the routers, a register is written, a color is torn down, the
+// buffer at the end is full - every wavelet is put into the buffer where it would be by then, with the times that it
+// would have. So trains change no cycle of any result; tests hold the two against each other.
 
 #include <algorithm>
+#include <bit>
 
 #include "control.hpp"
 #include "network.hpp"
@@ -41,7 +43,7 @@ bool Network::State::form_train(uint32_t entry) {
     Router& router = routers[slot.router];
     if (!(slot.bits & PLAIN) || slot.rx != bit(buffers[behind].input)) break;
     if (router.filled | router.stages || router.train != NONE) break;
-    const auto side = static_cast<Side>(__builtin_ctz(slot.tx));
+    const auto side = static_cast<Side>(std::countr_zero(slot.tx));
     if (slot.out[side] == NONE && !leads_to_one(at, side)) break;
     router.train = id;  // also ends a route that goes in a circle
     stretch.push_back(behind);

@@ -47,6 +47,7 @@ class Pe : public PeView {
   void teardown(uint8_t color);
   void launch(uint32_t entry, const std::vector<uint32_t>& arguments);
   bool commands_idle() const { return commands_ == nullptr || (commands_->empty() && !commands_blocked_); }
+  void add_filter(uint8_t color) { filters_.push_back(color); }
   bool output_blocked() const { return output_blocked_; }
   // The main thread waits in an operation, or the host's commands do: nothing that a finished program leaves.
   bool unfinished() const;
@@ -69,7 +70,7 @@ class Pe : public PeView {
   void print(PrintKind kind, uint32_t bits, uint32_t string);
   void add_trace(uint32_t key, PrintKind kind, uint32_t bits, uint32_t string);
   std::string format(PrintKind kind, uint32_t bits, uint32_t string) const;
-  uint32_t counter_word(uint32_t word) const;
+  uint32_t counter_word(uint32_t word);
   void counter_control(uint32_t control);
   uint16_t random();
   void choose_random(uint32_t generator);
@@ -133,6 +134,7 @@ class Pe : public PeView {
 
   // scheduler.cpp
   void at(Event event);
+  int rank(const Operation& operation) const;
   void apply_events(Cycle cycle);
   void apply_task_action(Action action, Target target, uint32_t id, Cycle cycle);
   struct Choice {
@@ -143,6 +145,7 @@ class Pe : public PeView {
   };
   bool choose(Cycle cycle, Choice& choice);
   bool candidate(int id, Cycle cycle, Choice& choice);
+  bool may_have_candidate() const;
   bool has_candidate(Cycle cycle);
   bool channel_open(uint8_t queue) const;
   int channel_of(uint8_t queue) const;
@@ -194,6 +197,7 @@ class Pe : public PeView {
   bool map_ready(Cycle cycle) const;
   void map_fetch(Cycle cycle);
 
+  Filter* filter_at(uint32_t address);
   Wavelet pop_input(uint8_t queue, Cycle cycle);
   void push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle);
   void describe_operation(std::string& text, const Operation& operation, Cycle cycle) const;
@@ -206,19 +210,24 @@ class Pe : public PeView {
   bool output_blocked_ = false;
   bool commands_blocked_ = false;
   bool counter_on_ = false;
+  uint8_t main_priority_ = 0;  // 0 between low and medium microthreads, 1 medium, 2 between medium and high, 3 high
+  uint8_t flushed_inputs_ = 0, flushed_outputs_ = 0;
   uint8_t last_thread_ = MAIN_THREAD, last_output_ = 0;
   int8_t last_task_ = -1;
   Cycle main_free_ = 0;      // the main thread can begin its next task
   Cycle waiting_since_ = 0;
-  Cycle counter_from_ = 0;   // off: the count where it stopped
+  uint64_t counter_held_ = 0;  // what reading its lowest word saw
+  Cycle counter_from_ = 0;     // off: the count where it stopped
   Cycle now_ = 0;            // the machine's cycle during a step
   const std::string* running_ = nullptr;  // the task's name
   EntryFunction entry_ = nullptr;
-  uint32_t active_ = 0, blocked_ = 0, open_channels_ = 0;
+  uint32_t active_ = 0, blocked_ = 0, open_channels_ = 0, high_ = 0;
   uint64_t blocked_control_ = 0;
-  uint32_t blocked_threads_ = 0, teardown_ = 0, teardown_seen_ = 0;
+  uint32_t blocked_threads_ = 0, teardown_ = 0;
   uint8_t queue_of_color_[COLORS];
   ElementState elements_;
+  std::vector<uint32_t> random_states_;  // of generators that are not active
+  uint32_t random_generator_ = 0;
 
   std::vector<uint8_t> memory_;
   std::vector<uint8_t> frame_;
@@ -231,6 +240,7 @@ class Pe : public PeView {
   std::unique_ptr<Map> map_;
   std::unique_ptr<std::deque<Command>> commands_;
   std::vector<std::pair<uint16_t, uint16_t>> registers_;  // configuration without a meaning to the machine: kept
+  std::vector<uint8_t> filters_;  // the color of each filter, by its number
   std::string line_;  // of prints, until it ends
 };
 

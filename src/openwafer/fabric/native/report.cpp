@@ -70,8 +70,8 @@ std::string Pe::format(PrintKind kind, uint32_t bits, uint32_t string) const {
     case PrintKind::I32: return text("%d", static_cast<int32_t>(bits));
     case PrintKind::F16: return text("%g", static_cast<double>(half_to_float(bits, program_.half)));
     case PrintKind::F32: return text("%g", static_cast<double>(std::bit_cast<float>(bits)));
-    case PrintKind::HEX16: return text("0x%04x", bits & 0xffff);
-    case PrintKind::HEX32: return text("0x%08x", bits);
+    case PrintKind::HEX16: return text("%04X", bits & 0xffff);
+    case PrintKind::HEX32: return text("%08X", bits);
     case PrintKind::BOOL: return bits != 0 ? "true" : "false";
     case PrintKind::TIMESTAMP: return std::to_string(clock);
   }

@@ -21,9 +21,10 @@ uintptr_t address(T* function) {
 }  // namespace
 
 // The counter runs with the main thread's own time. Off, `counter_from_` holds the count at which it stopped.
-uint32_t Pe::counter_word(uint32_t word) const {
-  const uint64_t count = counter_on_ ? clock - counter_from_ : counter_from_;
-  return static_cast<uint32_t>((count >> (16 * std::min(word, 2u))) & 0xffff);
+// Reading its lowest word holds the others for the reads that follow.
+uint32_t Pe::counter_word(uint32_t word) {
+  if (word == 0) counter_held_ = counter_on_ ? clock - counter_from_ : counter_from_;
+  return static_cast<uint32_t>((counter_held_ >> (16 * std::min(word, 2u))) & 0xffff);
 }
 
 void Pe::counter_control(uint32_t control) {
@@ -38,8 +39,16 @@ void Pe::counter_control(uint32_t control) {
 
 uint16_t Pe::random() { return draw_random(elements_); }
 
-// Each generator starts from the seed turned by its number (assumed: the vendor does not publish how they differ).
-void Pe::choose_random(uint32_t generator) { elements_.random = 0xdeadbeefu + generator; }
+// Generators start from the seed plus their number (assumed: the vendor publishes one seed).
+void Pe::choose_random(uint32_t generator) {
+  const uint32_t count = machine_.timing().random_generators;
+  for (uint32_t i = static_cast<uint32_t>(random_states_.size()); i < count; ++i) {
+    random_states_.push_back(ElementState{}.random + i);
+  }
+  random_states_[random_generator_] = elements_.random;
+  random_generator_ = generator % count;
+  elements_.random = random_states_[random_generator_];
+}
 
 uint32_t Pe::queue_status(bool output, uint32_t queue) const {
   const std::vector<WaveletQueue>& queues = output ? outputs_ : inputs_;

@@ -146,7 +146,16 @@ bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
   return true;
 }
 
+// Most PEs have nothing to choose most of the time; this sees it without going over all ids.
+bool Pe::may_have_candidate() const {
+  if ((active_ & ~blocked_) != 0 || teardown_ != 0) return true;
+  if (commands_ != nullptr && !commands_->empty() && !commands_blocked_) return true;
+  if (open_channels_ == 0) return false;
+  return std::any_of(inputs_.begin(), inputs_.end(), [](const WaveletQueue& queue) { return queue.count() > 0; });
+}
+
 bool Pe::has_candidate(Cycle cycle) {
+  if (!may_have_candidate()) return false;
   Choice choice;
   for (int id = 0; id <= COMMAND; ++id) {
     if (candidate(id, cycle, choice)) return true;
@@ -155,12 +164,13 @@ bool Pe::has_candidate(Cycle cycle) {
 }
 
 bool Pe::choose(Cycle cycle, Choice& choice) {
+  if (!may_have_candidate()) return false;
   bool found = false;
   const int first = machine_.timing().round_robin ? last_task_ + 1 : 0;
   for (int i = 0; i <= COMMAND; ++i) {
     Choice one;
     if (!candidate((first + i) % (COMMAND + 1), cycle, one)) continue;
-    const bool high = one.binding != nullptr && one.binding->high_priority;
+    const bool high = one.id < TASK_IDS && ((high_ >> one.id) & 1);
     if (high) {
       choice = one;
       return true;
@@ -243,6 +253,14 @@ void Pe::launch(uint32_t entry, const std::vector<uint32_t>& words) {
   commands_->push_back({entry, words});
 }
 
-void Pe::teardown(uint8_t color) { teardown_ |= 1u << color; }
+// A color has gone into teardown: its handler runs, or the task that the program has bound to the teardown id itself.
+void Pe::teardown(uint8_t color) {
+  const bool handled = program_.teardown[color].entry != nullptr || program_.teardown_any.entry != nullptr;
+  if (!handled && program_.local[TEARDOWN_ID].entry != nullptr) {
+    active_ |= 1u << TEARDOWN_ID;
+  } else {
+    teardown_ |= 1u << color;
+  }
+}
 
 }  // namespace openwafer

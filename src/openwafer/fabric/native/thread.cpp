@@ -3,21 +3,18 @@
 // Microthreads and the main thread's operation share one issue slot. High and medium microthreads come before the main
 // thread, low ones behind it, and equals take turns.
 #include <algorithm>
+#include <bit>
 
 #include "machine.hpp"
 #include "pe.hpp"
 
 namespace openwafer {
 
-namespace {
-
-// A larger rank goes first: 3 high, 2 medium, 1 the main thread, 0 low.
-int rank(const Operation& operation) {
-  if (operation.thread == MAIN_THREAD) return 1;
-  return operation.priority >= 2 ? operation.priority : 0;
+// A larger rank goes first: microthreads have 0 (low), 2 (medium) or 4 (high), the main thread 1 unless the program says.
+int Pe::rank(const Operation& operation) const {
+  if (operation.thread == MAIN_THREAD) return main_priority_ + 1;
+  return operation.priority >= 2 ? 2 * (operation.priority - 1) : 0;
 }
-
-}  // namespace
 
 Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uint16_t row)
     : machine_(machine), program_(program), tile_(tile) {
@@ -33,6 +30,9 @@ Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uin
   blocked_ = program.initially_blocked;
   blocked_control_ = program.initially_blocked_control;
   open_channels_ = program.open_channels;
+  for (size_t id = 0; id < TASK_IDS; ++id) {
+    if (program.data[id].high_priority || program.local[id].high_priority) high_ |= 1u << id;
+  }
   elements_.half = program.half;
   elements_.random_steps = machine.timing().prng_steps;
   std::fill(std::begin(queue_of_color_), std::end(queue_of_color_), NO_QUEUE);
@@ -94,10 +94,10 @@ Cycle Pe::step(Cycle cycle) {
 
 void Pe::datapath(Cycle cycle) {
   Operation* best = nullptr;
-  for (int i = 1; i <= THREADS + 1; ++i) {
-    const int id = (last_thread_ + i) % (THREADS + 1);
-    if (((active_threads_ >> id) & 1) == 0) continue;
-    Operation& operation = *threads_[id];
+  // In turn from the thread after the last one: first those above it, then the others.
+  const uint32_t above = active_threads_ & ~((2u << last_thread_) - 1);
+  for (uint64_t left = above | uint64_t{active_threads_ & ~above} << 16; left != 0; left &= left - 1) {
+    Operation& operation = *threads_[std::countr_zero(left) & 15];
     if (best != nullptr && rank(operation) <= rank(*best)) continue;
     if (issuable(operation, cycle) > 0) {
       best = &operation;
@@ -111,9 +111,8 @@ void Pe::datapath(Cycle cycle) {
 }
 
 bool Pe::queue_in_use(uint8_t queue) const {
-  for (int id = 0; id <= THREADS; ++id) {
-    if (((active_threads_ >> id) & 1) == 0) continue;
-    const Operation& operation = *threads_[id];
+  for (uint32_t left = active_threads_; left != 0; left &= left - 1) {
+    const Operation& operation = *threads_[std::countr_zero(left)];
     for (int i = 0; i < operation.source_count; ++i) {
       if (operation.sources[i].kind == Kind::FABRIC_IN && operation.sources[i].queue == queue) return true;
     }
@@ -166,13 +165,20 @@ void Pe::drain(Cycle cycle) {
   flush_queues();
 }
 
-// @queue_flush: an empty queue activates the teardown handler.
+// @queue_flush: an empty queue activates the task of the teardown id.
 void Pe::flush_queues() {
   const auto look = [&](std::vector<WaveletQueue>& queues) {
     for (WaveletQueue& queue : queues) {
       if (!queue.flushing || queue.count() > 0) continue;
       queue.flushing = false;
-      if (queue.color < COLORS) teardown(queue.color);
+      const auto bit = static_cast<uint8_t>(1u << (&queue - queues.data()));
+      (&queues == &inputs_ ? flushed_inputs_ : flushed_outputs_) |= bit;
+      if (program_.local[TEARDOWN_ID].entry != nullptr) {
+        active_ |= 1u << TEARDOWN_ID;
+      } else {
+        fail(0, "@queue_flush found its queue empty, but no task is bound to the teardown task id " +
+                    std::to_string(TEARDOWN_ID));
+      }
     }
   };
   look(inputs_);
@@ -188,9 +194,8 @@ Cycle Pe::next_cycle(Cycle cycle) {
   if (main_ == Main::IDLE && (main_free_ > soon || has_candidate(std::max(soon, main_free_)))) want(main_free_);
   if (main_ == Main::WAIT_ISSUE) want(clock);
   if (main_ == Main::WAIT_MAP && map_ready(std::max(soon, clock))) want(clock);
-  for (int id = 0; id <= THREADS; ++id) {
-    if (((active_threads_ >> id) & 1) == 0) continue;
-    const Operation& operation = *threads_[id];
+  for (uint32_t left = active_threads_; left != 0 && next > soon; left &= left - 1) {
+    const Operation& operation = *threads_[std::countr_zero(left)];
     if (issuable(operation, std::max(operation.ready, soon)) > 0) want(operation.ready);
   }
   for (const WaveletQueue& queue : inputs_) {

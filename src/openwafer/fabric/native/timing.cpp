@@ -1,6 +1,7 @@
 // Reads the tables: one function for each entry that is missing or not a whole number.
 #include "timing.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -70,6 +71,7 @@ Timing::Timing(const TimingTable& table) {
   dsr_src1 = scalar(table, "registers.dsr_src1");
   threads = scalar(table, "registers.threads");
   prng_steps = scalar(table, "registers.prng_steps");
+  random_generators = std::max(1u, scalar(table, "registers.random_generators"));
 }
 
 }  // namespace openwafer

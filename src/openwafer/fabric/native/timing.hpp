@@ -33,7 +33,7 @@ struct Timing {
   uint32_t map_element_cycles = 0;
   uint32_t dsr_load_cycles = 0;
   std::vector<uint16_t> width;                     // elements a cycle, by operation
-  uint32_t dsr_dest = 0, dsr_src0 = 0, dsr_src1 = 0, threads = 0, prng_steps = 0;
+  uint32_t dsr_dest = 0, dsr_src0 = 0, dsr_src1 = 0, threads = 0, prng_steps = 0, random_generators = 1;
   bool round_robin = true;                         // among tasks of one priority; else the lowest id
 };
 

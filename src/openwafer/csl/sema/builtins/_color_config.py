@@ -155,7 +155,7 @@ def _filter(value: Any, fail: Fail) -> Filter:
     }
     highest, wrap = _count(fields, "max_counter", fail), _count(fields, "limit1", fail)
     if kind == "counter":
-        return Filter(kind="counter", limit1=highest, limit2=wrap, **counts)
+        return Filter(kind="counter", limit1=wrap, maximum=highest, **counts)
     later = _count(fields, "limit2", fail) if "limit2" in fields else None
     return Filter(kind="sparse_counter", limit1=wrap, limit2=later, maximum=highest, **counts)
 

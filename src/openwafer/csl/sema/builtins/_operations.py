@@ -152,7 +152,7 @@ def type_named(call: Call, name: str) -> t.Primitive:
 def _operand(call: Call, operation: Operation, form: str, index: int, found: Config) -> ir.VectorOperand:
     letter = form[index]
     if letter == "D":
-        return _vector(call, index, found)
+        return _vector(call, index, len(form) - 1, found)
     if letter == "P":
         return _pointer(call, operation, index)
     names = operation.folding if form[0] == "P" and operation.folding else operation.scalars
@@ -201,7 +201,7 @@ def _pointer(call: Call, operation: Operation, index: int) -> ir.VectorOperand:
     return ir.VectorOperand("pointer", call.operand(value))
 
 
-def _vector(call: Call, index: int, found: Config) -> ir.VectorOperand:
+def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOperand:
     value = call.value(index)
     if value.type in FILES:
         if index == 0 and value.type is t.DSR_SRC1:
@@ -215,7 +215,7 @@ def _vector(call: Call, index: int, found: Config) -> ir.VectorOperand:
         call.error(call.span_of(0), "a destination cannot be a fabin_dsd, which only receives")
     if index > 0 and value.type is t.FABOUT_DSD:
         call.error(call.span_of(index), "a source cannot be a fabout_dsd, which only sends")
-    if index == 1 and len(call) > 3 and value.type is t.FIFO and _letter(call, 2) == "D":
+    if index == 1 and sources > 1 and value.type is t.FIFO:
         call.error(call.span_of(1), "a FIFO cannot be the first of two sources", hint="exchange the sources")
     return ir.VectorOperand("dsd", call.operand(_indexed(call, value, found)))
 

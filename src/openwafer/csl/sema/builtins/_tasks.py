@@ -49,12 +49,19 @@ def _bind(call: Call, kind: Literal["data", "local", "control"]) -> FunctionValu
 def _add(call: Call, key: tuple[str, int], binding: Binding) -> None:
     bindings = call.engine.resources.bindings
     old = bindings.get(key)
-    if old is not None:
-        name = f"{old.kind} task `{old.function.name}`"
-        what = f"id {key[1]}" if key[1] >= 0 else "the teardown id"
+    if old is not None and old.kind == "teardown":
+        what = f"color {old.id}" if old.id >= 0 else "the teardown id"
         call.engine.fail(
             call.span,
-            f"{what} already runs the {name}",
+            f"{what} has the handler `{old.function.name}` already",
+            hint="give each color one handler",
+            notes=(Note(old.span, "set here"),),
+        )
+    if old is not None:
+        name = f"{old.kind} task `{old.function.name}`"
+        call.engine.fail(
+            call.span,
+            f"id {key[1]} already runs the {name}",
             hint="bind each task to an id of its own; data, local and control tasks share the ids",
             notes=(Note(old.span, "bound here"),),
         )
@@ -232,13 +239,16 @@ def _blocking(call: Call, verb: Literal["block", "unblock"]) -> Value:
     if not call.comptime:
         return call.machine(verb if target == "task" else f"{verb}_{target}", call.operand(value))
     number = int(call.known(0, "what is blocked or unblocked").data)
-    blocked = call.unit.blocked
     if target == "task":
         _state(call, number).blocked = verb == "block"
-    elif verb == "block" and (target, number) not in blocked:
-        blocked.append((target, number))
-    elif verb == "unblock" and (target, number) in blocked:
-        blocked.remove((target, number))
+        return v.NOTHING
+    into, out_of = call.unit.blocked, call.unit.opened
+    if verb == "unblock":
+        into, out_of = out_of, into
+    if (target, number) in out_of:
+        out_of.remove((target, number))
+    if (target, number) not in into and not (verb == "unblock" and target == "thread"):
+        into.append((target, number))
     return v.NOTHING
 
 
