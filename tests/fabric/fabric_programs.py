@@ -66,7 +66,7 @@ def descriptor(
 
 
 def mem(base: int, length: int, stride: int = 1, **more: Any) -> bytes:
-    """A mem1d DSD; stride in 16-bit words."""
+    """A mem1d DSD; stride in elements."""
     return descriptor(abi.DescriptorKind.MEM1D, base=base, length=length, stride=stride, **more)
 
 

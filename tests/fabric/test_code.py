@@ -24,14 +24,14 @@ def looping_code() -> image.Code:
     operands = ", ".join(
         f"%operand {{ i32 {kind}, i32 {bits}, ptr {'null' if value is None else '@' + name} }}"
         for (kind, bits, value), name in zip(
-            (dsd(mem(0, 4, 2)), dsd(mem(0, 4, 2)), dsd(mem(16, 4, 2)), single(2.0)), "xxa-", strict=True
+            (dsd(mem(0, 4)), dsd(mem(0, 4)), dsd(mem(16, 4)), single(2.0)), "xxa-", strict=True
         )
     )
     llvm = (
         "%operand = type { i32, i32, ptr }\n"
         + constant("vector", vector_record("fmacs", 4))
-        + constant("x", mem(0, 4, 2))
-        + constant("a", mem(16, 4, 2))
+        + constant("x", mem(0, 4))
+        + constant("a", mem(16, 4))
         + f"@operands = private constant [4 x %operand] [{operands}]\n"
         + """
 declare i32 @ow_vector(ptr, ptr, ptr)

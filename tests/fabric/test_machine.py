@@ -48,7 +48,7 @@ def sender(
         words = 2 if operation in ("mov32", "fmovs") else 1
         simd = settings.pop("simd", 0)
         out = fabout(2, count, 1, simd=simd)
-        yield from pe.vector(operation, dsd(out), dsd(mem(0, count, words)), location=1, **settings)
+        yield from pe.vector(operation, dsd(out), dsd(mem(0, count)), location=1, **settings)
 
     return program(code.add(main), memory, tasks=(main_task(),), queues=OUT)
 
@@ -68,7 +68,7 @@ def test_what_one_pe_sends_another_receives(
     def main(pe: Pe) -> Iterator[None]:
         yield from pe.vector(
             "mov32",
-            dsd(mem(0, count, 2)),
+            dsd(mem(0, count)),
             dsd(fabin(3, count, 1)),
             asynchronous=asynchronous,
             end=activate(9),
@@ -98,7 +98,7 @@ def test_a_stream_takes_one_cycle_a_word() -> None:
     for count in (100, 200):
 
         def main(pe: Pe, count: int = count) -> Iterator[None]:
-            yield from pe.vector("mov32", dsd(mem(0, count, 2)), dsd(fabin(3, count, 1)))
+            yield from pe.vector("mov32", dsd(mem(0, count)), dsd(fabin(3, count, 1)))
 
         code = Code()
         second = program(code.add(main), tasks=(main_task(),), queues=IN)
@@ -171,7 +171,7 @@ def test_entering_a_microthread_twice_names_both_operations() -> None:
     def main(pe: Pe) -> Iterator[None]:
         for location in (1, 2):
             yield from pe.vector(
-                "mov32", dsd(fabout(2, 50, 1)), dsd(mem(0, 50, 2)), asynchronous=True, location=location
+                "mov32", dsd(fabout(2, 50, 1)), dsd(mem(0, 50)), asynchronous=True, location=location
             )
 
     code = Code()
@@ -194,7 +194,7 @@ def test_a_queue_of_wse3_must_be_initialised(direction: str) -> None:
 
     def main(pe: Pe) -> Iterator[None]:
         if direction == "input":
-            yield from pe.vector("mov32", dsd(mem(0, 1, 2)), dsd(fabin(3, 1, 1)), location=1)
+            yield from pe.vector("mov32", dsd(mem(0, 1)), dsd(fabin(3, 1, 1)), location=1)
         else:
             yield from pe.vector("mov32", dsd(fabout(2, 1, 1)), scalar(1), location=1)
 
@@ -210,14 +210,14 @@ def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it() -> None
     """on_control: the operation ends before its length and activates the task; what it had taken stays."""
 
     def main(pe: Pe) -> Iterator[None]:
-        yield from pe.vector("mov32", dsd(fabout(2, 3, 1)), dsd(mem(0, 3, 2)))
+        yield from pe.vector("mov32", dsd(fabout(2, 3, 1)), dsd(mem(0, 3)))
         flag = abi.DescriptorFlag.CONTROL
         yield from pe.vector("mov32", dsd(fabout(2, 1, 1, flags=flag)), scalar(0x1F0000))
 
     def receive(pe: Pe) -> Iterator[None]:
         yield from pe.vector(
             "mov32",
-            dsd(mem(0, 0x7FFF, 2)),
+            dsd(mem(0, 0x7FFF)),
             dsd(fabin(3, 0x7FFF, 1)),
             asynchronous=True,
             control=activate(9),
@@ -247,7 +247,7 @@ def test_a_fifo_couples_two_microthreads() -> None:
 
     def main(pe: Pe) -> Iterator[None]:
         yield from pe.vector("mov32", dsd(fifo(0)), dsd(fabin(3, 40, 1)), asynchronous=True, thread=1)
-        yield from pe.vector("mov32", dsd(mem(100, 40, 2)), dsd(fifo(0)), asynchronous=True, thread=2)
+        yield from pe.vector("mov32", dsd(mem(100, 40)), dsd(fifo(0)), asynchronous=True, thread=2)
 
     values = np.arange(40, dtype=np.uint32)
     code = Code()
@@ -331,7 +331,7 @@ def test_map_walks_its_operands_until_one_ends() -> None:
     """The program computes each element; a fabric operand makes it wait as often as it must."""
 
     def main(pe: Pe) -> Iterator[None]:
-        operands = (dsd(fabin(3, 5, 1)), scalar(10), pointer(500), dsd(mem(100, 9, 2)))
+        operands = (dsd(fabin(3, 5, 1)), scalar(10), pointer(500), dsd(mem(100, 9)))
         yield from pe.map_begin(operands, ("i32", "i32", "i32", "i32"), (False, False, False, True))
         while True:
             yield from pe.map_next()

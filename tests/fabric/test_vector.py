@@ -167,11 +167,11 @@ def test_an_operation_computes_each_element_as_numpy_does(
     for number, values in enumerate(sources):
         at = 100 * number
         memory[at : at + values.nbytes] = values.view(np.uint8)
-        operands.append(dsd(mem(at, len(values), values.itemsize // 2)))
+        operands.append(dsd(mem(at, len(values))))
     expected = np.asarray(expected)
     if expected.dtype == np.int64:
         expected = expected.astype(np.int16)
-    destination = dsd(mem(200, len(expected), expected.itemsize // 2))
+    destination = dsd(mem(200, len(expected)))
     loaded = run_vector(operation, destination, *operands, memory=memory.tobytes())
 
     assert not loaded.failure
@@ -218,7 +218,7 @@ def test_overlapping_operands_go_element_after_element() -> None:
     """x[i + 1] = x[i] + x[i + 1] is a running sum only if each element sees the one before it."""
     values = np.arange(1, 9, dtype=np.float32)
     loaded = run_vector(
-        "fadds", dsd(mem(4, 7, 2)), dsd(mem(0, 7, 2)), dsd(mem(4, 7, 2)), memory=values.tobytes()
+        "fadds", dsd(mem(4, 7)), dsd(mem(0, 7)), dsd(mem(4, 7)), memory=values.tobytes()
     )
 
     np.testing.assert_array_equal(array(loaded, 0, 0, 8), np.cumsum(values))
@@ -227,7 +227,7 @@ def test_overlapping_operands_go_element_after_element() -> None:
 def test_a_pointer_and_a_scalar_reduce_a_vector() -> None:
     """@fmaxs(&most, most, dsd) is how programs take a maximum: the scalar goes from element to element."""
     values = np.array([3, 9, -4, 8], np.float32)
-    loaded = run_vector("fmaxs", pointer(100), single(1.0), dsd(mem(0, 4, 2)), memory=values.tobytes())
+    loaded = run_vector("fmaxs", pointer(100), single(1.0), dsd(mem(0, 4)), memory=values.tobytes())
 
     assert array(loaded, 0, 100, 1)[0] == 9
 
@@ -278,7 +278,7 @@ def test_a_copy_costs_setup_and_its_groups(architecture: image.Architecture, ope
 
         def main(pe: Pe, count: int = count) -> Iterator[None]:
             before = pe.clock
-            yield from pe.vector(operation, dsd(mem(1000, count, words)), dsd(mem(0, count, words)))
+            yield from pe.vector(operation, dsd(mem(1000, count)), dsd(mem(0, count)))
             pe.store(3000, pe.clock - before)
 
         code = Code()
@@ -300,7 +300,7 @@ def test_two_reads_of_one_bank_take_a_cycle_more() -> None:
             before = pe.clock
             base = 800 + offset
             yield from pe.vector(
-                "fmacs", dsd(mem(0, 100, 2)), dsd(mem(0, 100, 2)), dsd(mem(base, 100, 2)), single(2)
+                "fmacs", dsd(mem(0, 100)), dsd(mem(0, 100)), dsd(mem(base, 100)), single(2)
             )
             pe.store(3000, pe.clock - before)
 

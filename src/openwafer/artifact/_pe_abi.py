@@ -62,14 +62,14 @@ DESCRIPTOR = (
     ("queue", "u8"),  # fabric: the queue; FIFO: its number
     ("base", "u16"),  # memory: byte address of the first element
     ("length", "u16"),  # elements; 0x7fff in fabric DSDs: no end
-    ("stride", "i16"),  # mem1d: from element to element, in 16-bit words
+    ("stride", "i16"),  # mem1d: from element to element, in elements of the operation that uses it
     ("index", "u16"),  # fabout: wavelet_index_offset
     ("priority", "u8"),  # 0 unset, else 1 low, 2 medium, 3 high
     ("simd", "u8"),  # fabric: 0 unset, 1 simd_32 (one 32-bit wavelet), 2 simd_64, 3 simd_32_or_64 as published for simd_mode
     ("control_transform", "u8"),
     ("reserved", "u8"),
     ("extents", "u16[4]"),  # mem4d, outermost first; unused dims are 1
-    ("strides", "i16[4]"),  # mem4d, in 16-bit words
+    ("strides", "i16[4]"),  # mem4d, in elements of the operation that uses it
 )
 """A DSD in memory and in code: names and types of the fields, in order, 32 bytes."""
 

@@ -268,7 +268,7 @@ class Machine:
 class EditDsd:
     """`%1 = edit length %0, %2`: a descriptor with one field changed.
 
-    base: a ptr. offset: i16 bytes that are added to the base. length: u16. stride: i16 words. color, queue: u16.
+    base: a ptr. offset: i16 bytes that are added to the base. length: u16. stride: i16 elements. color, queue: u16.
     """
 
     result: int

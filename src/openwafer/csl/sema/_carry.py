@@ -31,7 +31,7 @@ def carry(function: ir.Function, functions: Mapping[str, ir.Function]) -> None:
                 return operand
             found = here.get(operand.number)  # noqa: B023
             if found is None:
-                name = carried.setdefault(operand.number, f"carried.{operand.number}")
+                name = carried.setdefault(operand.number, f"carried..{operand.number}")
                 found = here[operand.number] = ir.Temporary(following)  # noqa: B023
                 following += 1
                 changed.append(ir.Get(found.number, name))  # noqa: B023

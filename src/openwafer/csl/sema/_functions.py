@@ -281,6 +281,10 @@ class Functions(Statements):
         if declaration.storage == "extern":
             self._externs.setdefault(name, declaration.span)
             return Compiled(name, type, name)
+        if exported and name in self._names:
+            self.fail(
+                declaration.span, f"two functions are exported as `{name}`", hint="give one a `linkname`"
+            )
         unique, count = name, 0
         while unique in self._names:
             count += 1

@@ -108,7 +108,7 @@ bool Pe::resolve_descriptor(const Descriptor& descriptor, uint8_t bytes, Operand
     case DescriptorKind::MEM1D:
       operand.kind = Kind::MEMORY;
       operand.address = descriptor.base;
-      operand.step = 2 * descriptor.stride;
+      operand.step = bytes * descriptor.stride;
       return true;
     case DescriptorKind::MEM4D: {
       operand.kind = Kind::MEMORY;
@@ -117,7 +117,7 @@ bool Pe::resolve_descriptor(const Descriptor& descriptor, uint8_t bytes, Operand
       uint32_t length = 1;
       for (int dim = 0; dim < 4; ++dim) {
         operand.extents[dim] = descriptor.extents[dim];
-        operand.strides[dim] = descriptor.strides[dim];
+        operand.strides[dim] = bytes * descriptor.strides[dim];
         length *= descriptor.extents[dim];
       }
       operand.length = length;

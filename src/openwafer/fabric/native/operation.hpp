@@ -32,7 +32,7 @@ struct Operand {
   int32_t step = 0;        // memory, one dim: bytes from element to element
   uint16_t start = 0;      // four dims: the first address
   uint16_t at[4] = {}, extents[4] = {};
-  int16_t strides[4] = {};  // in 16-bit words, outermost first
+  int32_t strides[4] = {};  // in bytes, outermost first
 
   bool fabric() const { return kind == Kind::FABRIC_IN || kind == Kind::FABRIC_OUT; }
   // Goes on to the next element in memory. Strides are those of the access function: the address of element (i, j, k, l)
@@ -43,9 +43,9 @@ struct Operand {
       return;
     }
     for (int dim = 3; dim >= 0; --dim) {
-      address = static_cast<uint16_t>(address + 2 * strides[dim]);
+      address = static_cast<uint16_t>(address + strides[dim]);
       if (++at[dim] < extents[dim]) return;
-      address = static_cast<uint16_t>(address - 2 * strides[dim] * extents[dim]);
+      address = static_cast<uint16_t>(address - strides[dim] * extents[dim]);
       at[dim] = 0;
     }
   }
@@ -55,7 +55,7 @@ struct Operand {
     if (elements_done == 0) return start;
     int outer = 0;
     while (outer < 3 && extents[outer] <= 1) ++outer;
-    return static_cast<uint16_t>(start + 2 * strides[outer] * extents[outer]);
+    return static_cast<uint16_t>(start + strides[outer] * extents[outer]);
   }
 };
 

@@ -30,7 +30,7 @@ constexpr uint32_t ADVANCE_PAYLOAD = 0x95f9249;
 constexpr uint32_t CONTROL_MARK = 0xc0000000;
 
 bool has_memory(const Operand& operand) { return operand.kind == Kind::MEMORY; }
-int inner_stride(const Operand& operand) { return operand.four_dims ? operand.strides[3] : operand.step / 2; }
+int inner_stride(const Operand& operand) { return (operand.four_dims ? operand.strides[3] : operand.step) / 2; }
 
 }  // namespace
 

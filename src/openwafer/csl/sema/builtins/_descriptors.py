@@ -115,15 +115,15 @@ def _memory(call: Call, kind: t.Primitive) -> Value:
             hint="give one for each dimension",
         )
     flags = DescriptorFlag.INDEXED if flag(call, fields, 1, "wavelet_index_offset") else 0
-    made = ir.Descriptor("mem1d", flags=int(flags), strides=(0, 0, 0, words))
+    made = ir.Descriptor("mem1d", flags=int(flags))
     value = Value(kind, made)
     if most == 4:
-        made = _four(call, replace(made, kind="mem4d"), extents, strides, words, spans)
+        made = _four(call, replace(made, kind="mem4d"), extents, strides, spans)
         value = Value(kind, made)
     value = _with_base(call, value, pointer)
     if most == 1:
         value = edit(call, value, "length", extents[0])
-        value = edit(call, value, "stride", _scaled(call, strides[0], words))
+        value = edit(call, value, "stride", _scaled(call, strides[0], 1))
     if "offset" in fields:
         offset = call.engine.coerce(fields["offset"], t.I16, spans["offset"])
         value = edit(call, value, "offset", _scaled(call, offset, 2 * words))
@@ -135,7 +135,6 @@ def _four(
     made: ir.Descriptor,
     extents: list[Value],
     strides: list[Value],
-    words: int,
     spans: dict[str, Span],
 ) -> ir.Descriptor:
     """Extents and strides are written innermost first; a descriptor has them outermost first."""
@@ -146,7 +145,7 @@ def _four(
             [int(call.engine.require_known(one, span, f"`{what}` of a mem4d_dsd").data) for one in values]
         )
     outward = list(reversed(numbers[0]))
-    steps = [step * words for step in plain_steps(numbers[1], outward)]
+    steps = plain_steps(numbers[1], outward)
     unused = 4 - len(outward)
     length = 1
     for extent in outward:
@@ -309,15 +308,6 @@ def descriptor_field(call: Call, dsd: Value, name: str, type: t.Primitive, at: i
 
 @builtin("set_dsd_stride", 2)
 def set_dsd_stride(call: Call) -> Value:
-    """The DSD takes every so many elements of the type that it was made for.
-
-    A mem1d descriptor keeps the words of an element as the innermost of the strides, which only mem4d steps by.
-    """
+    """The DSD takes every so many elements, of whatever size the operation that uses it has."""
     dsd = dsd_argument(call, t.MEM1D_DSD)
-    stride = call.coerced(1, t.I8)
-    if dsd.known:
-        return edit(call, dsd, "stride", _scaled(call, stride, dsd.data.strides[-1]))
-    words = descriptor_field(call, dsd, "strides", t.I16, at=6)
-    factors = (call.operand(call.convert(stride, t.I16)), call.operand(words))
-    product = call.emit(ir.Compute(call.result(), "mul", "i16", factors, call.location))
-    return edit(call, dsd, "stride", v.code(t.I16, product))
+    return edit(call, dsd, "stride", _scaled(call, call.coerced(1, t.I8), 1))
