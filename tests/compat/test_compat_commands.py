@@ -186,3 +186,14 @@ def test_the_appliance_s_compiler_and_runtime_work_here(program):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"made{os.sep}latest\n"
+
+
+def test_wafer_csl_compiles_and_runs_as_well(program):
+    """One command for those who have no scripts to keep."""
+    wafer = [sys.executable, "-P", "-c", "from openwafer.cli import main; main()", "csl"]
+    calls = (["compile", "layout.csl", "--params=size:2", *FLAGS], ["run", "run.py", "scale", "3"])
+
+    done = [subprocess.run([*wafer, *call], cwd=program, capture_output=True, text=True) for call in calls]
+
+    assert [one.returncode for one in done] == [0, 0], done[-1].stderr
+    assert done[1].stdout == "[0, 3, 6, 9]\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -23,6 +24,7 @@ from pathlib import Path
 
 TIME_LIMIT_S = 120.0
 _COMMANDS = ("cslc", "cs_python")
+_EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +147,14 @@ def commands_folder(scratch: Path) -> Path:
 
 
 def _last_line(text: str) -> str:
-    """The line that says what went wrong: the last, or the first error of a compiler."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error: " in line]
-    return errors[0] if errors else lines[-1] if lines else "no output"
+    """The line that says what went wrong: a compiler's first error, an exception with its explanation, or the last line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for place, line in enumerate(lines):
+        if "error: " in line:
+            return line.strip()
+        if _EXCEPTION.match(line):
+            return " ".join(part.strip() for part in lines[place : place + 3])
+    return lines[-1].strip() if lines else "no output"
 
 
 def table(results: list[Result]) -> str:

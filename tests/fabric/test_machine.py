@@ -45,7 +45,6 @@ def sender(
     """A PE that sends `count` elements from address 0 on color 1 through output queue 2."""
 
     def main(pe: Pe) -> Iterator[None]:
-        words = 2 if operation in ("mov32", "fmovs") else 1
         simd = settings.pop("simd", 0)
         out = fabout(2, count, 1, simd=simd)
         yield from pe.vector(operation, dsd(out), dsd(mem(0, count)), location=1, **settings)
@@ -206,8 +205,9 @@ def test_a_queue_of_wse3_must_be_initialised(direction: str) -> None:
     assert "was never initialised" in loaded.failure
 
 
-def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it() -> None:
-    """on_control: the operation ends before its length and activates the task; what it had taken stays."""
+@pytest.mark.parametrize("terminates", [False, True])
+def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it(terminates: bool) -> None:
+    """on_control: the operation ends early; `terminate` keeps its own action at the end, `activate` replaces it."""
 
     def main(pe: Pe) -> Iterator[None]:
         yield from pe.vector("mov32", dsd(fabout(2, 3, 1)), dsd(mem(0, 3)))
@@ -220,7 +220,8 @@ def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it() -> None
             dsd(mem(0, 0x7FFF)),
             dsd(fabin(3, 0x7FFF, 1)),
             asynchronous=True,
-            control=activate(9),
+            control=(abi.Action.TERMINATE, abi.Target.TASK, 0) if terminates else activate(9),
+            end=activate(9) if terminates else activate(10),
         )
 
     def ended(pe: Pe) -> None:
@@ -492,3 +493,125 @@ def test_memory_is_read_and_written_by_rectangles() -> None:
         loaded.read(0, 0, 4090, 8)
     with pytest.raises(InputError, match="not all in the program's rectangle of 3 x 1"):
         loaded.read(3, 0, 0, 4)
+
+
+def test_dfilt_drops_wavelets_until_control_wavelets_came() -> None:
+    """Its length counts control wavelets: of 1, C, 2, C, 3 only the last stays in the queue."""
+
+    def main(pe: Pe) -> Iterator[None]:
+        for value, flags in ((1, 0), (0x1F0000, 1), (2, 0), (0x1F0000, 1), (3, 0)):
+            yield from pe.vector("mov32", dsd(fabout(2, 1, 1, flags=flags)), scalar(value))
+
+    def drop(pe: Pe) -> Iterator[None]:
+        yield from pe.vector("dfilt", dsd(fabin(3, 2, 1)), asynchronous=True, end=activate(9))
+
+    def read(pe: Pe) -> Iterator[None]:
+        yield from pe.vector("mov32", pointer(0), dsd(fabin(3, 1, 1)))
+
+    code = Code()
+    first = program(code.add(main), tasks=(main_task(),), queues=OUT)
+    tasks = (main_task(), image.Task(kind="local", id=9, entry=1, name="read"))
+    second = program(code.add(drop, read), tasks=tasks, queues=IN)
+    loaded = machine(code, [first, second], routes=EASTWARD)
+    loaded.run()
+
+    assert not loaded.failure
+    assert array(loaded, 1, 0, 1, np.uint32)[0] == 3
+    assert loaded.diagnose() == ""
+
+
+def test_an_operation_can_advance_the_switch_behind_its_last_wavelet() -> None:
+    """advance_switch: the next operation's wavelets take the next position's way."""
+
+    def main(pe: Pe) -> Iterator[None]:
+        out = fabout(2, 2, 1, flags=abi.DescriptorFlag.ADVANCE_SWITCH)
+        for first in (10, 20):
+            yield from pe.vector("mov32", dsd(out), scalar(first))
+
+    def receive(pe: Pe) -> Iterator[None]:
+        yield from pe.vector("mov32", dsd(mem(0, 2)), dsd(fabin(3, 2, 1)))
+
+    code = Code()
+    route = image.Route(
+        rx=("RAMP",), tx=("WEST",), positions=(image.SwitchPosition(tx=("EAST",)),), pop="always_pop"
+    )
+    left = {1: image.Route(rx=("EAST",), tx=("RAMP",))}
+    right = {1: image.Route(rx=("WEST",), tx=("RAMP",))}
+    receiver = program(code.add(receive), tasks=(main_task(),), queues=IN)
+    sending = program(code.add(main), tasks=(main_task(),), queues=OUT)
+    loaded = machine(code, [receiver, sending, receiver], routes=(left, {1: route}, right))
+    loaded.run()
+
+    assert not loaded.failure
+    assert array(loaded, 0, 0, 2, np.uint32).tolist() == [10, 10]
+    assert array(loaded, 2, 0, 2, np.uint32).tolist() == [20, 20]
+
+
+def test_libraries_reach_the_machine_through_registers() -> None:
+    """The same seed draws the same numbers; a task's priority and the main thread's can be read back."""
+
+    def main(pe: Pe) -> None:
+        for place in (0, 4):
+            pe.call("ow_config_write", 0x7D04, 0x1234)
+            pe.call("ow_config_write", 0x7D05, 0x56)
+            pe.store(place, pe.call("ow_random16"))
+        for address, value in ((0x7D02, 3), (0x7D20 + 9, 1), (0x7D99, 0xABC)):
+            pe.call("ow_config_write", address, value)
+        pe.store(8, pe.call("ow_config_read", 0x7D02))
+        pe.store(12, pe.call("ow_config_read", 0x7D20 + 9))
+        pe.store(16, pe.call("ow_config_read", 0x7D99))
+
+    code = Code()
+    loaded = machine(code, [program(code.add(main), tasks=(main_task(),))])
+    loaded.run()
+
+    first, again, *rest = array(loaded, 0, 0, 5, np.uint32).tolist()
+    assert first == again != 0
+    assert rest == [3, 1, 0xABC]
+
+
+def test_an_empty_queue_that_is_flushed_runs_the_teardown_task() -> None:
+    """@queue_flush: a task bound to id 29 runs once the queue is empty, and sees which one it was."""
+
+    def main(pe: Pe) -> None:
+        pe.call("ow_queue_flush", 3)
+
+    def flushed(pe: Pe) -> None:
+        pe.store(0, pe.call("ow_config_read", 0x7D08))
+
+    code = Code()
+    tasks = (main_task(), image.Task(kind="local", id=29, entry=1, name="flushed"))
+    loaded = machine(code, [program(code.add(main, flushed), tasks=tasks, queues=IN)])
+    loaded.run()
+
+    assert not loaded.failure
+    assert array(loaded, 0, 0, 1, np.uint32)[0] == 1 << 3
+
+
+def test_a_high_microthread_goes_before_the_main_thread() -> None:
+    """One issue a cycle is shared: a high-priority receiver takes every wavelet as it comes, a low one waits."""
+    ends = {}
+    for level in (1, 3):
+
+        def main(pe: Pe, level: int = level) -> Iterator[None]:
+            source = fabin(3, 40, 1, priority=level)
+            yield from pe.vector("mov32", dsd(mem(0, 40)), dsd(source), asynchronous=True, end=activate(9))
+            for _ in range(4):
+                yield from pe.vector(
+                    "fmacs", dsd(mem(400, 100)), dsd(mem(400, 100)), dsd(mem(802, 100)), scalar(0)
+                )
+
+        def done(pe: Pe) -> None:
+            pe.store(3000, 1)
+
+        code = Code()
+        tasks = (main_task(), image.Task(kind="local", id=9, entry=1, name="done"))
+        second = program(code.add(main, done), tasks=tasks, queues=IN)
+        loaded = machine(code, [sender(code, 40), second], routes=EASTWARD)
+        loaded.set_trace()
+        loaded.run()
+        records = loaded.trace()
+        ended = records[(records["kind"] == TraceKind.VECTOR_END) & (records["a"] == 3) & (records["x"] == 1)]
+        ends[level] = int(ended["cycle"][0])
+
+    assert ends[3] < 100 < ends[1]

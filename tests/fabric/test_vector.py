@@ -80,7 +80,7 @@ def test_the_native_core_and_the_abi_agree() -> None:
 )
 def test_a_mem1d_dsd_walks_as_numpy_does(base: int, length: int, stride: int) -> None:
     """A DSD is base, length and stride in words: the same as an index expression."""
-    at = 40 + base
+    at = 60 + base
     words = np.arange(200, dtype=np.uint16)
     loaded = run_vector(
         "mov16", dsd(mem(1000, length)), dsd(mem(2 * at, length, stride)), memory=words.tobytes()
@@ -217,9 +217,7 @@ def test_half_formats_round_to_nearest_even(kind: str, value: float) -> None:
 def test_overlapping_operands_go_element_after_element() -> None:
     """x[i + 1] = x[i] + x[i + 1] is a running sum only if each element sees the one before it."""
     values = np.arange(1, 9, dtype=np.float32)
-    loaded = run_vector(
-        "fadds", dsd(mem(4, 7)), dsd(mem(0, 7)), dsd(mem(4, 7)), memory=values.tobytes()
-    )
+    loaded = run_vector("fadds", dsd(mem(4, 7)), dsd(mem(0, 7)), dsd(mem(4, 7)), memory=values.tobytes())
 
     np.testing.assert_array_equal(array(loaded, 0, 0, 8), np.cumsum(values))
 
@@ -272,7 +270,6 @@ def test_carries_go_through_a_chain_of_additions() -> None:
 def test_a_copy_costs_setup_and_its_groups(architecture: image.Architecture, operation: str) -> None:
     """The published widths: so many elements a cycle after the setup, both from the table."""
     table = load_timing(architecture)
-    words = 1 if operation == "mov16" else 2
     ends = {}
     for count in (16, 64):
 
@@ -299,9 +296,7 @@ def test_two_reads_of_one_bank_take_a_cycle_more() -> None:
         def main(pe: Pe, offset: int = offset) -> Iterator[None]:
             before = pe.clock
             base = 800 + offset
-            yield from pe.vector(
-                "fmacs", dsd(mem(0, 100)), dsd(mem(0, 100)), dsd(mem(base, 100)), single(2)
-            )
+            yield from pe.vector("fmacs", dsd(mem(0, 100)), dsd(mem(0, 100)), dsd(mem(base, 100)), single(2))
             pe.store(3000, pe.clock - before)
 
         code = Code()

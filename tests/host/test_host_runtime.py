@@ -219,7 +219,7 @@ def test_printed_lines_are_in_sim_log_with_their_cycle(tmp_path):
     runtime, machine = running(tmp_path)
     machine.printed.append((968, 0, 0, "sender beginning"))
 
-    runtime.launch("f", nonblock=False)
+    runtime.stop()
 
     lines = (tmp_path / "sim.log").read_text().splitlines()
     assert lines[:2] == ["@0 Architecture is: wse2", "@0 dimX=9, dimY=4"]

@@ -1,4 +1,4 @@
-"""`wafer csl`: what is wrong with a CSL program, and its canonical text."""
+"""`wafer csl`: compile and run CSL programs, say what is wrong with them, print their canonical text."""
 
 from __future__ import annotations
 
@@ -41,6 +41,25 @@ def print_(
     if parsed is None:
         raise typer.Exit(1)
     typer.echo(print_file(parsed), nl=False)
+
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@csl.command("compile", context_settings=_PASSED_ON)
+def compile_(context: typer.Context) -> None:
+    """Compile a layout, with the flags of cslc: LAYOUT.csl --fabric-dims=W,H ..."""
+    from openwafer.compat import cslc
+
+    raise typer.Exit(cslc(context.args))
+
+
+@csl.command(context_settings=_PASSED_ON)
+def run(context: typer.Context) -> None:
+    """Run a host script with the import names of the SDK, as cs_python does: SCRIPT [arguments]"""
+    from openwafer.compat import cs_python
+
+    raise typer.Exit(cs_python(context.args))
 
 
 def _dialect(name: str) -> Dialect:

@@ -24,8 +24,9 @@ class Commands:
         self._device = device
         self.launched = ""  # the function that was launched last
 
-    def wait_for_stream(self, region: Region) -> Until:
-        """Every PE of the region has to take the next command."""
+    def wait_for_stream(self) -> Until:
+        """Every PE has to take the next command, also where a copy does not touch it: commands reach all of them."""
+        region = self._program.rectangle
         hint = (
             f"a function that the host launches has to call unblock_cmd_stream() of <memcpy/memcpy>, itself or in a task that "
             f"it starts, on every PE; {self.launched!r} was launched last"
@@ -45,7 +46,7 @@ class Commands:
         narrow = kind is MemcpyDataType.MEMCPY_16BIT
         self._check_room(name, region, addresses, block.shape[2] * (2 if narrow else 4), what)
         data = (block & 0xFFFF).astype(np.uint16) if narrow else block
-        yield self.wait_for_stream(region)
+        yield self.wait_for_stream()
         yield Cycle(self._device.cycle + cycles)
         self._device.write_words(addresses, region, data)
 
@@ -64,7 +65,7 @@ class Commands:
         addresses = self._program.addresses(name, region, what)
         narrow = kind is MemcpyDataType.MEMCPY_16BIT
         self._check_room(name, region, addresses, count * (2 if narrow else 4), what)
-        yield self.wait_for_stream(region)
+        yield self.wait_for_stream()
         yield Cycle(self._device.cycle + cycles)
         block = self._device.read_words(addresses, region, count, np.uint16 if narrow else np.uint32)
         from_block(block.astype(np.uint32), result, order)
@@ -75,22 +76,22 @@ class Commands:
         A blocking launch ends when every PE takes the next command, or when nothing moves: a function that has not unblocked
         the stream by then may still be waiting for data that the host streams to other PEs. What needs the stream tells so.
         """
-        yield self.wait_for_stream(self._program.rectangle)
+        yield self.wait_for_stream()
         yield Cycle(self._device.cycle + cycles)
         self.launched = name
         for x, y, entry in self._program.entries(name):
             self._device.launch(x, y, entry, words)
         if blocking:
-            everywhere = self.wait_for_stream(self._program.rectangle)
+            everywhere = self.wait_for_stream()
             yield Until(everywhere.ready, everywhere.what, everywhere.hint, or_rest=True)
 
     def drain(self) -> Command:
         """Wait until every PE takes commands: the end of a run."""
-        yield self.wait_for_stream(self._program.rectangle)
+        yield self.wait_for_stream()
 
     def send_all(self, color: int, region: Region, block: NDArray[np.uint32]) -> Command:
         """Stream `block` [row, column, word] to the PEs of a region; done when the fabric has taken every word."""
-        yield self.wait_for_stream(region)
+        yield self.wait_for_stream()
         places = [
             (region.x + column, region.y + row)
             for row in range(region.height)
@@ -111,7 +112,7 @@ class Commands:
         self, color: int, region: Region, count: int, order: MemcpyOrder, result: NDArray[Any]
     ) -> Command:
         """Stream `count` words from each PE of a region to a host array."""
-        yield self.wait_for_stream(region)
+        yield self.wait_for_stream()
         block = np.zeros((*region.shape, count), np.uint32)
         left = {
             (x, y): 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from openwafer.fabric import Profile
 
 MakeMachine = Callable[..., Any]
+_LOOK_EVERY_S = 0.1  # all lines are copied for a look
 
 
 def simulator(image: Image, *, timing: Profile, object_cache: Path | None) -> Any:
@@ -31,6 +33,7 @@ class Device:
     def __init__(self, machine: Any) -> None:
         self.machine = machine
         self._printed = 0
+        self._looked = 0.0
 
     @property
     def cycle(self) -> int:
@@ -91,12 +94,20 @@ class Device:
 
     # --- what programs tell ---
 
-    def new_prints(self) -> list[tuple[int, int, int, str]]:
-        """Cycle, x, y and text of what PEs printed since the last call."""
-        prints = self.machine.prints()
-        fresh = prints[self._printed :]
-        self._printed = len(prints)
-        return list(fresh)
+    def new_prints(self, *, final: bool) -> list[tuple[int, int, int, str]]:
+        """Cycle, x, y and text of what PEs printed since the last call, by cycle.
+
+        Code runs ahead of the machine's clock, so lines at or after it are held back unless the call is the `final` one.
+        """
+        now = time.monotonic()
+        if not final and now - self._looked < _LOOK_EVERY_S:
+            return []
+        self._looked = now
+        fresh = [
+            line for line in self.machine.prints()[self._printed :] if final or line[0] < self.machine.cycle
+        ]
+        self._printed += len(fresh)
+        return fresh
 
     def traces(self, x: int, y: int) -> list[tuple[str, int | float | str | bool]]:
         """Key and value of what a PE recorded, in order."""

@@ -94,7 +94,7 @@ class _Lane:
 class Driver:
     """Runs commands and the machine below them."""
 
-    def __init__(self, machine: Clocked, after_run: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, machine: Clocked, after_run: Callable[[bool], None] = lambda final: None) -> None:
         self._machine = machine
         self._after_run = after_run
         self._lanes: dict[str, _Lane] = {}
@@ -170,6 +170,7 @@ class Driver:
         for lane in content:
             lane.wait = None
         if not content:
+            self._after_run(True)
             task, wait = waits[0]
             lines = [
                 f"{task.name} cannot go on: it waits for {wait.what}, and nothing on the fabric can move any more"
@@ -180,7 +181,8 @@ class Driver:
 
     def _run(self, cycles: int) -> bool:
         idle = self._machine.advance(cycles)
-        self._after_run()
-        if failure := self._machine.failure():
+        failure = self._machine.failure()
+        self._after_run(bool(failure))
+        if failure:
             raise FabricError(failure)
         return idle

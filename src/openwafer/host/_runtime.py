@@ -116,7 +116,9 @@ class SdkRuntime:
                 if self._commands.launched:
                     self._driver.finish(self._submit("stop", self._commands.drain()))
                 most = _CYCLES_AFTER_STOP if self._program.image.memcpy else None
-                if self._driver.run_until_idle(most) and (waiting := self.device.diagnose()):
+                rested = self._driver.run_until_idle(most)
+                self._after_run(True)
+                if rested and (waiting := self.device.diagnose()):
                     self._log.note(self.device.cycle, waiting)
         finally:
             self._core = remember(Core(self._program, self.device), self._artifacts.path)
@@ -443,8 +445,8 @@ class SdkRuntime:
             raise InputError(f"port {found.name!r} goes the other way; {verb} it")
         return found
 
-    def _after_run(self) -> None:
-        self._log.lines(self.device.new_prints())
+    def _after_run(self, final: bool) -> None:
+        self._log.lines(self.device.new_prints(final=final))
 
     def _check_platform(self) -> None:
         have = self._program.image.architecture

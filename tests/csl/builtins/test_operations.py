@@ -122,11 +122,11 @@ def test_map_reads_calls_and_writes_until_an_operand_ends(tmp_path):
     found = lines(unit_of(body("@map(f, A, 2.0, &s, out);", HEAD + declarations), tmp_path))
 
     assert any(
-        line.startswith("map dsd mem1d") and "read f32" in line and "write f32" in line for line in found
+        line.startswith("map dsd dsd mem1d") and "read f32" in line and "write f32" in line for line in found
     )
-    assert any("map next" in line for line in found)
+    assert any("map_next" in line for line in found)
     assert any("call f(" in line and "f32 2.0" in line and "@s+0" in line for line in found)
-    assert any(line.startswith("map write 1 f32") for line in found)
+    assert any(line.startswith("map_write 1 f32") for line in found)
 
 
 def test_the_output_of_a_map_may_be_one_variable(tmp_path):

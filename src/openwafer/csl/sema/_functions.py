@@ -66,6 +66,7 @@ class Functions(Statements):
         self._dispatchers: dict[t.FunctionType, str] = {}
         self._externs: dict[str, Span] = {}
         self._taken: dict[int, frozenset[str]] = {}
+        self._signing: set[FunctionValue] = set()
 
     def taken(self, body: ast.Block) -> frozenset[str]:
         """The names of which a function's body takes the address."""
@@ -112,11 +113,17 @@ class Functions(Statements):
         if self.frame.comptime:
             return self._call_comptime(function, arguments, span, spans)
         signature = self._signatures.get(function) or self._signature(function)
+        if self.calls >= MAX_CALLS:
+            self.fail(span, f"calls nest more than {MAX_CALLS} deep at compile time here")
         if signature is not None:
             pairs = zip(arguments, signature.parameters, spans, declaration.parameters, strict=True)
             arguments = [self.coerce(one, type, at, _parameter(p)) for one, type, at, p in pairs]
         else:
-            arguments, signature = self._specialised(function, arguments, spans, span)
+            self.calls += 1
+            try:
+                arguments, signature = self._specialised(function, arguments, spans)
+            finally:
+                self.calls -= 1
         if signature.comptime:
             what = f"`{declaration.name}` has a parameter or result that exists only at compile time, so this"
             for one, at in zip(arguments, spans, strict=True):
@@ -134,20 +141,38 @@ class Functions(Statements):
         declaration = function.declaration
         if any(one.comptime or one.type is None for one in declaration.parameters) or _depends(declaration):
             return None
+        if function in self._signing:
+            self.fail(declaration.span, f"the type of `{declaration.name}` depends on itself")
+        self._check_names(declaration)
+        self._signing.add(function)
+        try:
+            signature = self._typed(function)
+        finally:
+            self._signing.discard(function)
+        self._signatures[function] = signature
+        return signature
+
+    def _check_names(self, declaration: ast.Function) -> None:
+        names = [one.name for one in declaration.parameters if one.name is not None]
+        for at, one in enumerate(declaration.parameters):
+            if one.name is not None and one.name in names[:at]:
+                self.fail(one.span, f"`{declaration.name}` has two parameters `{one.name}`")
+
+    def _typed(self, function: FunctionValue) -> Signature:
+        declaration = function.declaration
         with self.within(Frame(function.module)):
             parameters = tuple(
                 [self.type_of(one.type) for one in declaration.parameters if one.type is not None]
             )
             result = self.type_of(declaration.result, "the type of the result")
         only = any(map(self.comptime_only, (*parameters, result)))
-        signature = Signature(parameters, result, (False,) * len(parameters), only)
-        self._signatures[function] = signature
-        return signature
+        return Signature(parameters, result, (False,) * len(parameters), only)
 
     def _specialised(
-        self, function: FunctionValue, arguments: list[Value], spans: list[Span], span: Span
+        self, function: FunctionValue, arguments: list[Value], spans: list[Span]
     ) -> tuple[list[Value], Signature]:
         """The arguments as a generic function takes them, and what it is for them."""
+        self._check_names(function.declaration)
         found: list[Value] = []
         types: list[Type] = []
         known: list[bool] = []
@@ -191,8 +216,12 @@ class Functions(Statements):
             if signature is not None:
                 value = self.coerce(value, signature.parameters[at], where, _parameter(parameter))
             elif parameter.type is not None:
-                with self.within(frame):
-                    type = self.type_of(parameter.type)
+                self.calls += 1
+                try:
+                    with self.within(frame):
+                        type = self.type_of(parameter.type)
+                finally:
+                    self.calls -= 1
                 value = self.coerce(value, type, where, _parameter(parameter))
             names[parameter.name or ""] = value
         self.calls += 1
@@ -429,8 +458,14 @@ class Functions(Statements):
                 self.unit.functions[one.compiled.name] = self._body_of(one)
             except Failure:
                 pass
+            except RecursionError:
+                self._too_deep(one.function.declaration.span)
             finally:
                 del self._context[len(self._context) - len(one.context) :]
+
+    def _too_deep(self, span: Span) -> None:
+        head = Span(span.source, span.start, min(span.end, span.start + 1))
+        self.report(head, "this nests too deeply", hint="split it, or end the recursion that it begins")
 
     def finish_calls(self) -> None:
         """What calls through pointers lead to, once it is known which functions have their address taken."""

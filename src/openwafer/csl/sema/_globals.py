@@ -31,6 +31,7 @@ class Globals(Functions):
         self._open: list[ModuleInstance] = []
         self._unresolved: list[Global] = []
         self._placed = False
+        self._naming: set[Global] = set()
         self._stages: list[tuple[ModuleInstance, ast.Stage]] = []
 
     # --- modules ---
@@ -107,6 +108,9 @@ class Globals(Functions):
                     self.compiled(self._function(one), one.declaration.span)
             except Failure:
                 failed = True
+            except RecursionError:
+                self._too_deep(one.declaration.span)
+                failed = True
         self._open.pop()
         self._stages.extend((module, one) for one in file.tree.declarations if isinstance(one, ast.Stage))
         if failed and imported is not None:
@@ -143,6 +147,8 @@ class Globals(Functions):
                             self._stage(stage)
             except Failure:
                 continue
+            except RecursionError:
+                self._too_deep(stage.span)
 
     def _stage(self, stage: ast.Stage) -> None:
         failed = False
@@ -193,6 +199,8 @@ class Globals(Functions):
             value = self._function_value(one)
             return ValuePlace(value, value.type, declaration.name)
         in_memory = declaration.kind == "var" or declaration.storage == "extern"
+        if one.state == "failed":
+            raise Failure
         if in_memory and one.state != "done":
             self._resolve_type(one, span)
         if not in_memory or one.type is None:
@@ -215,6 +223,15 @@ class Globals(Functions):
         try:
             with self.within(Frame(one.module)):
                 one.type = self.type_of(declaration.type)
+                in_memory = declaration.kind == "var" or declaration.storage == "extern"
+                if in_memory and self.comptime_only(one.type):
+                    hint = "give it a type that running code has, or make it a const"
+                    name = declaration.name
+                    self.fail(
+                        declaration.span,
+                        f"`{name}` has type `{one.type}`, which exists only at compile time",
+                        hint=hint,
+                    )
             one.state = "typed"
         except Failure:
             one.state = "failed"
@@ -347,8 +364,14 @@ class Globals(Functions):
             return one.symbol
         declaration = one.declaration
         assert isinstance(declaration, ast.Variable)
-        with self.within(Frame(one.module)):
-            linked = self.linkname(declaration)
+        if one in self._naming:
+            self.fail(declaration.span, f"the linkname of `{declaration.name}` depends on itself")
+        self._naming.add(one)
+        try:
+            with self.within(Frame(one.module)):
+                linked = self.linkname(declaration)
+        finally:
+            self._naming.discard(one)
         name = linked or (declaration.name if declaration.storage else one.module.prefix + declaration.name)
         unique, count = name, 0
         if declaration.storage != "extern":

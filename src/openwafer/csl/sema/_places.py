@@ -157,6 +157,8 @@ class Places(Conversions):
         if all_known:
             address = self.moved(place.address, at * type.element.bytes, span)
             return MemoryPlace(address, type.element, place.known, place.const, place.name)
+        if not type.count:
+            self.fail(span, f"`{type}` has no elements", hint="give it a size")
         address, stride = place.address, type.bytes
         for index, extent, where in zip(indices, type.extents, spans, strict=True):
             stride //= extent

@@ -90,16 +90,19 @@ bool Machine::offer_stream(Tile tile, const Wavelet& wavelet) {
 }
 
 void Machine::step_streams() {
-  for (auto& [key, stream] : inward_) {
-    if (stream.words.empty() || !has_room(key.first, key.second)) continue;
-    deliver(key.first, stream.words.front(), cycle_);
-    stream.words.pop_front();
+  for (auto entry = inward_.begin(); entry != inward_.end();) {  // what has nothing left to send goes
+    auto& [key, stream] = *entry;
+    if (has_room(key.first, key.second)) {
+      deliver(key.first, stream.words.front(), cycle_);
+      stream.words.pop_front();
+    }
+    entry = stream.words.empty() ? inward_.erase(entry) : std::next(entry);
   }
 }
 
 bool Machine::streams_can_move() const {
   return std::any_of(inward_.begin(), inward_.end(), [this](const auto& entry) {
-    return !entry.second.words.empty() && has_room(entry.first.first, entry.first.second);
+    return has_room(entry.first.first, entry.first.second);
   });
 }
 
@@ -107,6 +110,7 @@ void Machine::send_stream(uint16_t x, uint16_t y, uint8_t color, const uint32_t*
   if (((stream_in_ >> color) & 1) == 0) {
     throw std::invalid_argument("color " + std::to_string(color) + " is no streaming color of the host");
   }
+  if (count == 0) return;
   Stream& stream = inward_[{pe(x, y).tile(), color}];
   for (size_t i = 0; i < count; ++i) stream.words.push_back({words[i], color, control});
 }
@@ -230,9 +234,7 @@ Machine::Outcome Machine::run(Cycle cycles, const std::function<void()>& poll) {
 
 bool Machine::unfinished() const {
   if (!network_.held().empty()) return true;
-  for (const auto& [key, stream] : inward_) {
-    if (!stream.words.empty()) return true;
-  }
+  if (!inward_.empty()) return true;
   return std::any_of(pes_.begin(), pes_.end(), [](const auto& pe) { return pe != nullptr && pe->unfinished(); });
 }
 
@@ -263,7 +265,6 @@ std::string Machine::diagnose() const {
     }
   }
   for (const auto& [key, stream] : inward_) {
-    if (stream.words.empty()) continue;
     out += "host: " + std::to_string(stream.words.size()) + " words of color " + std::to_string(key.second) +
            " to PE (" + std::to_string(key.first % options_.width - options_.left) + ", " +
            std::to_string(key.first / options_.width - options_.top) + ") wait for room in its input queue\n";

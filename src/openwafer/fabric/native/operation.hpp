@@ -69,13 +69,13 @@ struct Operation {
   bool asynchronous = false;
   bool fold = false;          // the first source is the value that the destination holds
   bool uses_fabric = false;   // the fabric or a FIFO: can wait
-  bool ended_early = false;
   uint16_t width = 1;         // elements a cycle
   uint8_t group_cycles = 1;   // cycles a group of `width` elements takes
   uint8_t priority = 1;       // 1 low, 2 medium, 3 high
   uint32_t remaining = 0;     // elements, or ENDLESS
   uint32_t done = 0;          // elements
   Cycle ready = 0;            // the first cycle of its next issue
+  uint32_t output_cycles = 0; // from issue until a wavelet is in its queue, beyond the next cycle
   Cycle started = 0;
 
   template <class F>

@@ -168,6 +168,7 @@ class Pe : public PeView {
   void run_at_once(Operation& operation);
   bool bulk_operand(Operation& operation, Operand& operand, uint8_t bytes, Run& run);
   bool start_thread(Operation& operation, Cycle cycle);
+  void issue_first(uint32_t setup, Cycle cycle);
   Status issue_pending(Cycle cycle);
   uint32_t issuable(const Operation& operation, Cycle cycle) const;
   void issue(Operation& operation, Cycle cycle);
@@ -212,6 +213,7 @@ class Pe : public PeView {
   bool counter_on_ = false;
   uint8_t main_priority_ = 0;  // 0 between low and medium microthreads, 1 medium, 2 between medium and high, 3 high
   uint8_t flushed_inputs_ = 0, flushed_outputs_ = 0;
+  uint8_t last_started_ = 0;
   uint8_t last_thread_ = MAIN_THREAD, last_output_ = 0;
   int8_t last_task_ = -1;
   Cycle main_free_ = 0;      // the main thread can begin its next task

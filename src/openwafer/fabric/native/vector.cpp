@@ -181,6 +181,7 @@ Status Pe::issue_pending(Cycle cycle) {
   if (operation.asynchronous) {
     if (!start_thread(operation, cycle)) return Status::FAILED;
     clock += timing.start_cycles;
+    issue_first(setup, cycle);
     return Status::DONE;
   }
   operation.thread = MAIN_THREAD;
@@ -196,6 +197,21 @@ Status Pe::issue_pending(Cycle cycle) {
     return Status::DONE;
   }
   return Status::WAITING;
+}
+
+// Instructions issue in order: what a microthread can take at once it has read before the code behind it writes, which
+// programs rely on that reuse a buffer of one element. Its setup then lies between this issue and what follows from it.
+void Pe::issue_first(uint32_t setup, Cycle cycle) {
+  Operation& thread = *threads_[last_started_];
+  if (!thread.active) return;
+  thread.ready = cycle;
+  if (thread.destination.kind == Kind::FABRIC_OUT) thread.output_cycles = setup;
+  if (issuable(thread, cycle) > 0) {
+    issue(thread, cycle);
+    if (thread.active && thread.output_cycles == 0) thread.ready += setup;
+  } else if (thread.output_cycles == 0) {
+    thread.ready = cycle + setup;
+  }
 }
 
 // The microthread's id: as given; else the output queue's number; else that of the first input queue.
@@ -224,7 +240,7 @@ bool Pe::start_thread(Operation& operation, Cycle cycle) {
   if (threads_[id] == nullptr) threads_[id] = std::make_unique<Operation>();
   Operation& thread = *threads_[id];
   thread = operation;
-  thread.thread = id;
+  thread.thread = last_started_ = id;
   thread.active = true;
   active_threads_ |= 1u << id;
   machine_.trace.add(cycle, x, y, TraceKind::VECTOR_START, id, thread.vector.operation | location << 8);
@@ -278,9 +294,11 @@ bool Pe::take_control(Operation& operation, Cycle cycle) {
     if (source.kind != Kind::FABRIC_IN || source.packed > 0) continue;
     if (inputs_[source.queue].ready(cycle, 1) == 0 || !inputs_[source.queue].front().wavelet.control) continue;
     pop_input(source.queue, cycle);
-    operation.vector.end = operation.vector.control;
-    operation.vector.end_target = operation.vector.control_target;
-    operation.vector.end_id = operation.vector.control_id;
+    if (operation.vector.control != Action::TERMINATE) {  // which only ends it; others take the place of its own action
+      operation.vector.end = operation.vector.control;
+      operation.vector.end_target = operation.vector.control_target;
+      operation.vector.end_id = operation.vector.control_id;
+    }
     finish(operation, cycle);
     return true;
   }
@@ -295,7 +313,6 @@ void Pe::issue(Operation& operation, Cycle cycle) {
     return;
   }
   if (!operation.asynchronous && note_shortage(operation)) {  // an empty or full FIFO ends a synchronous operation
-    operation.ended_early = true;
     finish(operation, cycle);
     return;
   }
@@ -379,9 +396,9 @@ void Pe::write_element(Operation& operation, Operand& operand, uint8_t bytes, ui
         wavelet.data &= ~CONTROL_MARK;
         wavelet.control = true;
       }
-      push_output(operand.queue, wavelet, cycle);
+      push_output(operand.queue, wavelet, cycle + operation.output_cycles);
       if (last && (operand.flags & ADVANCE_SWITCH) != 0) {
-        push_output(operand.queue, {ADVANCE_PAYLOAD, operand.color, true}, cycle);
+        push_output(operand.queue, {ADVANCE_PAYLOAD, operand.color, true}, cycle + operation.output_cycles);
       }
       return;
     }
