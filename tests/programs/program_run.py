@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from openwafer.csl._compile import compile_program
+from openwafer.csl.syntax import Dialect
 from openwafer.host import MemcpyDataType, SdkRuntime, debug_util, write_artifacts
 
 OFFSET = (4, 1)
@@ -19,7 +20,14 @@ class Run:
     """A compiled program on a simulator. Arrays have the shape (rows, columns, elements): one row of elements per PE."""
 
     def __init__(
-        self, layout: Path, architecture: str, folder: Path, *, timing: str = "sim", **params: int | str
+        self,
+        layout: Path,
+        architecture: Literal["wse2", "wse3"],
+        folder: Path,
+        *,
+        timing: str = "sim",
+        dialect: Dialect = "1.4",
+        **params: int | str,
     ) -> None:
         self.architecture = architecture
         self.params = params
@@ -31,6 +39,7 @@ class Run:
             fabric=(16 + MARGIN[0], 16 + MARGIN[1]),
             offset=OFFSET,
             memcpy=True,
+            dialect=dialect,
         )
         self.folder = folder / "out"
         self.image = image
@@ -49,9 +58,7 @@ class Run:
         """Copy (rows, columns, elements) to the PEs whose north-west corner is (x, y)."""
         rows, columns, count = block.shape
         words, kind = _words(block)
-        self.runtime.memcpy_h2d(
-            self.runtime.get_id(name), words, x, y, columns, rows, count, data_type=kind
-        )
+        self.runtime.memcpy_h2d(self.runtime.get_id(name), words, x, y, columns, rows, count, data_type=kind)
 
     def get(self, name: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """A variable of every PE, (rows, columns, count)."""

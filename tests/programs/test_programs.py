@@ -1,7 +1,7 @@
 """Our own CSL programs, each on both architectures, each against NumPy.
 
 A folder holds layout.csl, what it names, and check.py: `check(run, random)` runs the program and compares; PARAMS are the
-layout's params, one dict for each run; ARCHITECTURES if not both; its docstring says what the program shows.
+layout's params, one dict for each run; ARCHITECTURES if not both, DIALECT if not 1.4; its docstring says what it shows.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from program_run import Run
+
+from openwafer.csl.syntax import Dialect
 
 HERE = Path(__file__).parent
 FOLDERS = sorted(path.parent for path in HERE.glob("*/check.py"))
@@ -24,7 +26,8 @@ FOLDERS = sorted(path.parent for path in HERE.glob("*/check.py"))
 @dataclass(frozen=True)
 class Case:
     folder: Path
-    architecture: str
+    architecture: Literal["wse2", "wse3"]
+    dialect: Dialect
     params: dict[str, int | str]
     check: Callable[[Run, np.random.Generator], None]
 
@@ -47,7 +50,8 @@ def _cases() -> list[Case]:
         module: Any = _module(folder)
         for architecture in getattr(module, "ARCHITECTURES", ("wse2", "wse3")):
             for params in getattr(module, "PARAMS", ({},)):
-                cases.append(Case(folder, architecture, params, module.check))
+                dialect = getattr(module, "DIALECT", "1.4")
+                cases.append(Case(folder, architecture, dialect, params, module.check))
     return cases
 
 
@@ -57,7 +61,8 @@ def test_programs_compute_what_numpy_computes(
 ) -> None:
     """Each program's check compares with NumPy; its docstring says what it shows."""
     monkeypatch.chdir(tmp_path)
-    run = Run(case.folder / "layout.csl", case.architecture, tmp_path, **case.params)
+    layout = case.folder / "layout.csl"
+    run = Run(layout, case.architecture, tmp_path, dialect=case.dialect, **case.params)
     try:
         case.check(run, np.random.default_rng(7))
     finally:

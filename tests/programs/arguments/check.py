@@ -4,7 +4,14 @@ import numpy as np
 
 
 def check(run, random):
-    values = np.int16(-7), np.uint16(60000), np.int32(-70000), np.uint32(1 << 20), np.float16(0.5), np.float32(2.25)
+    values = (
+        np.int16(-7),
+        np.uint16(60000),
+        np.int32(-70000),
+        np.uint32(1 << 20),
+        np.float16(0.5),
+        np.float32(2.25),
+    )
     run.launch("add", *values)
     run.launch("clear")
     run.launch("add", *values)

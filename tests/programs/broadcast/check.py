@@ -9,4 +9,6 @@ def check(run, random):
     a = random.normal(size=32).astype(np.float32)
     run.put_at("a", 0, 0, a.reshape(1, 1, 32))
     run.launch("main")
-    np.testing.assert_array_equal(run.get("a", 32, np.float32), np.broadcast_to(a, (run.height, run.width, 32)))
+    np.testing.assert_array_equal(
+        run.get("a", 32, np.float32), np.broadcast_to(a, (run.height, run.width, 32))
+    )

@@ -10,7 +10,14 @@ def check(run, random):
     run.launch("main")
     out = run.get("out", 96, np.float16).reshape(6, 16)
     single = a.astype(np.float32)
-    expected = [a + b, a * b, a - np.float16(0.5), np.maximum(a, b), a * b + np.float16(1), single / np.float32(3)]
+    expected = [
+        a + b,
+        a * b,
+        a - np.float16(0.5),
+        np.maximum(a, b),
+        a * b + np.float16(1),
+        single / np.float32(3),
+    ]
     for row, want in enumerate(expected):
         np.testing.assert_array_equal(out[row], want.astype(np.float16), str(row))
     wide = run.get("wide", 48, np.float32).reshape(3, 16)

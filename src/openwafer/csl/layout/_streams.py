@@ -10,8 +10,8 @@ from openwafer.csl.sema._module import LIBRARY, ModuleInstance
 
 GET_PARAMS = LIBRARY / "memcpy" / "get_params.csl"
 _STREAMS: dict[str, Literal["in", "out"]] = {
-    **{f"MEMCPYH2D_{number}": "in" for number in (1, 2, 3, 4)},  # type: ignore[dict-item]
-    **{f"MEMCPYD2H_{number}": "out" for number in (1, 2, 3, 4)},  # type: ignore[dict-item]
+    **{f"MEMCPYH2D_{number}": "in" for number in (1, 2, 3, 4)},
+    **{f"MEMCPYD2H_{number}": "out" for number in (1, 2, 3, 4)},
 }
 
 

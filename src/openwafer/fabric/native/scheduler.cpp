@@ -81,7 +81,10 @@ void Pe::apply_task_action(Action action, Target target, uint32_t id, Cycle) {
         if (id < CONTROL_IDS) set(blocked_control_, id, false);
         return;
       }
-      if (program_.data[id].entry != nullptr || program_.local[id].entry == nullptr) set(open_channels_, id, true);
+      // On the WSE-2 a color and a local task of the same number share one entry of the task table.
+      if (program_.data[id].entry != nullptr || program_.local[id].entry == nullptr || !machine_.wse3()) {
+        set(open_channels_, id, true);
+      }
       if (program_.data[id].entry == nullptr) set(blocked_, id, false);
       return;
   }

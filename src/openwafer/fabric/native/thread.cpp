@@ -47,7 +47,10 @@ Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uin
   }
   if (!machine.wse3()) {
     for (uint8_t color = 0; color < COLORS; ++color) {
-      if (program.data[color].entry != nullptr || ((program.open_channels >> color) & 1)) bind_automatic(color);
+      if (program.data[color].entry != nullptr) bind_automatic(color);
+      if (program.local[color].entry != nullptr && ((program.initially_blocked >> color) & 1) == 0) {
+        open_channels_ |= 1u << color;  // one entry of the task table: see apply_task_action
+      }
     }
   }
   for (const Program::FifoBinding& binding : program.fifos) {
@@ -130,10 +133,12 @@ void Pe::push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle) { outpu
 
 bool Pe::has_room(uint8_t color) const {
   const uint8_t queue = queue_of_color_[color];
-  return queue != NO_QUEUE && inputs_[queue].room() > 0;
+  if (queue == NO_QUEUE) return !machine_.wse3() && ((open_channels_ >> color) & 1);
+  return inputs_[queue].room() > 0;
 }
 
 void Pe::deliver(const Wavelet& wavelet, Cycle cycle) {
+  if (queue_of_color_[wavelet.color] == NO_QUEUE) bind_automatic(wavelet.color);
   inputs_[queue_of_color_[wavelet.color]].push(wavelet, cycle + machine_.timing().landing_cycles);
   ++statistics.wavelets_in;
   if (machine_.trace.wavelets) machine_.trace.add(cycle, x, y, TraceKind::WAVELET_IN, wavelet.color, wavelet.data);

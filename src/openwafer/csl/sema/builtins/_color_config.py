@@ -148,16 +148,15 @@ def _filter(value: Any, fail: Fail) -> Filter:
         fail(
             "`filter_control` is not supported yet", hint="count control wavelets with .count_control = true"
         )
-    counts = {
-        "count_data": _flag(fields, "count_data", "filter", fail),
-        "count_control": _flag(fields, "count_control", "filter", fail),
-        "initial": _count(fields, "init_counter", fail),
-    }
-    highest, wrap = _count(fields, "max_counter", fail), _count(fields, "limit1", fail)
-    if kind == "counter":
-        return Filter(kind="counter", limit1=wrap, maximum=highest, **counts)
-    later = _count(fields, "limit2", fail) if "limit2" in fields else None
-    return Filter(kind="sparse_counter", limit1=wrap, limit2=later, maximum=highest, **counts)
+    return Filter(
+        kind="counter" if kind == "counter" else "sparse_counter",
+        count_data=_flag(fields, "count_data", "filter", fail),
+        count_control=_flag(fields, "count_control", "filter", fail),
+        initial=_count(fields, "init_counter", fail),
+        limit1=_count(fields, "limit1", fail),
+        limit2=_count(fields, "limit2", fail) if "limit2" in fields else None,
+        maximum=_count(fields, "max_counter", fail),
+    )
 
 
 # --- parts ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._color_config import color_config
 from openwafer.csl.sema.builtins._ids import limits
+from openwafer.csl.sema.builtins._layout import layout_facts, tile
 from openwafer.csl.syntax import ast
 
 
@@ -83,7 +84,7 @@ def set_color_config(call: Call) -> Value:
     """The routes of a color on one tile."""
     x, y = tile(call)
     color, route = _route(call, 2)
-    routes = call.engine.layout.routes.setdefault((x, y), {})
+    routes = layout_facts(call).routes.setdefault((x, y), {})
     if color in routes:
         _twice(call, color, f"of tile ({x}, {y})", routes[color][1])
     if route.filter is not None:
@@ -92,26 +93,3 @@ def set_color_config(call: Call) -> Value:
             call.error(None, f"tile ({x}, {y}) has {used} filters, this is one more")
     routes[color] = (route, call.span)
     return v.NOTHING
-
-
-def tile(call: Call) -> tuple[int, int]:
-    """The first two arguments: a tile of the rectangle."""
-    layout = call.engine.layout
-    place = []
-    if layout.rectangle is None:
-        call.error(
-            None,
-            f"@{call.name} before @set_rectangle",
-            hint="begin the layout block with @set_rectangle(width, height)",
-        )
-    for index, (name, size) in enumerate(zip(("x", "y"), layout.rectangle, strict=True)):
-        number = call.integer(index, f"the {name} of a tile")
-        if not 0 <= number < size:
-            width, height = layout.rectangle
-            call.error(
-                call.span_of(index),
-                f"{name} = {number} is outside of the rectangle, which is {width} wide and {height} high",
-                hint=f"use 0..{size - 1}",
-            )
-        place.append(number)
-    return place[0], place[1]

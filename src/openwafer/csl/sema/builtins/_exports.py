@@ -9,6 +9,7 @@ from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._facts import ExportedName, SymbolExport
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Value, ValuePlace
+from openwafer.csl.sema.builtins._layout import layout_facts
 from openwafer.csl.syntax import ast
 
 MAX_PARAMETERS = 15
@@ -19,7 +20,7 @@ def export_name(call: Call) -> Value:
     """Declares a name for the host; the order of these calls makes the ids."""
     name = call.text(0, "the name for the host")
     type = call.type(1, "the type of what is exported")
-    exports = call.engine.layout.exports
+    exports = layout_facts(call).exports
     if name in exports:
         call.engine.fail(
             call.span, f"`{name}` is exported twice", notes=(Note(exports[name].span, "the first time here"),)

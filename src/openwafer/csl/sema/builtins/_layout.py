@@ -6,15 +6,43 @@ from openwafer.csl._diagnostics import Note
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
-from openwafer.csl.sema._facts import TileCode
+from openwafer.csl.sema._facts import LayoutFacts, TileCode
 from openwafer.csl.sema._values import Value
-from openwafer.csl.sema.builtins._colors import tile
+
+
+def layout_facts(call: Call) -> LayoutFacts:
+    """What the layout block collects; builtins of that stage run only where there is one."""
+    assert call.engine.layout is not None
+    return call.engine.layout
+
+
+def tile(call: Call) -> tuple[int, int]:
+    """The first two arguments: a tile of the rectangle."""
+    layout = layout_facts(call)
+    place = []
+    if layout.rectangle is None:
+        call.error(
+            None,
+            f"@{call.name} before @set_rectangle",
+            hint="begin the layout block with @set_rectangle(width, height)",
+        )
+    for index, (name, size) in enumerate(zip(("x", "y"), layout.rectangle, strict=True)):
+        number = call.integer(index, f"the {name} of a tile")
+        if not 0 <= number < size:
+            width, height = layout.rectangle
+            call.error(
+                call.span_of(index),
+                f"{name} = {number} is outside of the rectangle, which is {width} wide and {height} high",
+                hint=f"use 0..{size - 1}",
+            )
+        place.append(number)
+    return place[0], place[1]
 
 
 @builtin("set_rectangle", 2, stage="layout")
 def set_rectangle(call: Call) -> Value:
     """Width and height of the program, once."""
-    layout = call.engine.layout
+    layout = layout_facts(call)
     if layout.rectangle_span is not None:
         call.engine.fail(
             call.span,
@@ -43,7 +71,7 @@ def set_rectangle(call: Call) -> Value:
 def set_tile_code(call: Call) -> Value:
     """What a tile runs: a file, and the values of its params."""
     x, y = tile(call)
-    tiles = call.engine.layout.tiles
+    tiles = layout_facts(call).tiles
     if (x, y) in tiles:
         call.engine.fail(
             call.span,

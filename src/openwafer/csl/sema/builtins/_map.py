@@ -28,7 +28,9 @@ def map_(call: Call) -> Value:
         )
     inputs = [_input(call, index, kind.parameters[index - 1]) for index in range(1, 1 + count)]
     output = _output(call, 1 + count, kind.result) if produces else None
-    operands, types, modes = [], [], []
+    operands: list[ir.VectorOperand] = []
+    types: list[ir.Type | None] = []
+    modes: list[str] = []
     for one, mode in (*((one, "read") for one in inputs), (output, "write")):
         if isinstance(one, _Elements):
             one.number = len(operands)
@@ -83,7 +85,7 @@ def _elements(call: Call, index: int, type: t.Type | None) -> _Elements:
             hint="write a function with types of its own around it",
         )
     if value.type in FILES:
-        register = ir.Register(FILES[value.type], value.data)  # type: ignore[arg-type,index]
+        register = ir.Register(FILES[value.type], value.data)  # type: ignore[arg-type]
         return _Elements(ir.VectorOperand("dsr", register), type)
     return _Elements(ir.VectorOperand("dsd", call.operand(value)), type)
 

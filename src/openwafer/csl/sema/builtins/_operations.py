@@ -210,7 +210,7 @@ def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOpe
             )
         if index > 0 and value.type is t.DSR_DEST:
             call.error(call.span_of(index), "a source", expected="a dsr_src0 or dsr_src1", found="`dsr_dest`")
-        return ir.VectorOperand("dsr", ir.Register(FILES[value.type], value.data))  # type: ignore[arg-type,index]
+        return ir.VectorOperand("dsr", ir.Register(FILES[value.type], value.data))  # type: ignore[arg-type]
     if index == 0 and value.type is t.FABIN_DSD:
         call.error(call.span_of(0), "a destination cannot be a fabin_dsd, which only receives")
     if index > 0 and value.type is t.FABOUT_DSD:
@@ -332,7 +332,7 @@ def load_to_dsr(call: Call) -> Value:
             call.error(call.span_of(2), "only a fabric DSD can be asynchronous", hint="leave .async out")
         if saves and fabric:
             call.error(call.field_span(2, "save_address"), "only a memory DSD has an address to save")
-    file: ir.Register = ir.Register(FILES[register.type], register.data)  # type: ignore[arg-type,index]
+    file: ir.Register = ir.Register(FILES[register.type], register.data)  # type: ignore[arg-type]
     if call.comptime:
         known = call.known(1, "a DSD that is loaded before the program starts")
         made = ir.LoadDsr(file, known.data, settings, saves, steps, call.location)

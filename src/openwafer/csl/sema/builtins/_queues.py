@@ -50,8 +50,9 @@ def initialize_queue(call: Call) -> Value:
             hint="give every control task an id of its own and leave ctrl_table_id out",
         )
     level = priority(call, fields["priority"], call.field_span(1, "priority")) if "priority" in fields else 0
-    direction = "output" if output else "input"
-    call.unit.queues.append(ir.BoundQueue(direction, queue.data, color.data, level, call.location))
+    call.unit.queues.append(
+        ir.BoundQueue("output" if output else "input", queue.data, color.data, level, call.location)
+    )
     return v.NOTHING
 
 
