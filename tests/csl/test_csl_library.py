@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from openwafer.csl import Source
+from openwafer.csl import DiagnosticError, Source
 from openwafer.csl._compile import compile_program
 from openwafer.csl.syntax import ast, parse, print_file
 
@@ -178,5 +178,5 @@ def test_what_is_missing_says_what_to_use(program: str, message: str, tmp_path: 
     """A library that is not there yet is an error with a way out, not a program that silently does nothing."""
     call = "use(); " if "fn use" in program else ""
     main = f"fn main(n: u16) void {{ {call}sys_mod.unblock_cmd_stream(); }}\ncomptime {{ @export_symbol(main); }}\n"
-    with pytest.raises(Exception, match=re.escape(message)):
+    with pytest.raises(DiagnosticError, match=re.escape(message)):
         compiled(tmp_path, f"{program}\n{main}", "wse3")

@@ -38,7 +38,8 @@ class Case:
 
 def _module(folder: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"program_{folder.name}", folder / "check.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -15,7 +15,7 @@ from openwafer.artifact._pe_abi import PrintKind
 from openwafer.base import InputError
 from openwafer.fabric._code import LoadedCode
 from openwafer.fabric._load import SIDES, load_machine
-from openwafer.fabric._timing import Profile, load_timing
+from openwafer.fabric._timing import Profile, Timing, load_timing
 from openwafer.fabric._trace import read_trace
 
 Executor = Callable[[image.Code], Sequence[int]]
@@ -48,18 +48,19 @@ class Machine:
     def __init__(
         self,
         loaded: image.Image,
-        timing: Profile = "sim",
+        timing: Profile | Timing = "sim",
         executor: Executor | None = None,
         object_cache: Path | None = None,
     ) -> None:
         """Load `loaded`; nothing runs before `run`.
 
-        timing: `sim` and `silicon` are tables of cycles, `functional` charges nothing. executor: for tests, gives the
+        timing: `sim` and `silicon` are tables of cycles, `functional` charges nothing; or a table
+        of one's own. executor: for tests, gives the
         addresses of a code's entries in place of compiled code. object_cache: a folder that keeps compiled code.
         Raises InputError if the image contradicts itself, FabricError if its code cannot be compiled.
         """
         self.image = loaded
-        self.timing = load_timing(loaded.architecture, timing)
+        self.timing = timing if isinstance(timing, Timing) else load_timing(loaded.architecture, timing)
         self._codes = (
             [] if executor is not None else [LoadedCode(code, object_cache) for code in loaded.codes]
         )

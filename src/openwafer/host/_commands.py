@@ -106,7 +106,11 @@ class Commands:
                 left.pop()
             return not left
 
-        yield Until(taken, f"the words of color {color} to be taken at {region}")
+        hint = (
+            "the next command of the host begins when the fabric has taken every word of this one; what the program sends back "
+            "meanwhile needs room on the wafer, for example a FIFO"
+        )
+        yield Until(taken, f"the words of color {color} to be taken at {region}", hint)
 
     def receive_all(
         self, color: int, region: Region, count: int, order: MemcpyOrder, result: NDArray[Any]

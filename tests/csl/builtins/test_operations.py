@@ -171,3 +171,15 @@ def test_an_operation_is_complete_where_its_result_is_asked_for(tmp_path):
     found = lines(unit_of(body("const done: bool = @fadds(A, A, A); @assert(done);", HEAD), tmp_path))
 
     assert sum(line.startswith("vector") for line in found) == 1
+
+
+def test_operations_of_the_wse2_get_a_queue_if_they_name_none(tmp_path):
+    """One for each color, from the last on; queues that the program initialises are left alone."""
+    declarations = (
+        "const i3 = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(3) });\n"
+        "const i4 = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(4) });\n"
+        "comptime { @initialize_queue(@get_input_queue(7), .{ .color = @get_color(8) }); }\n"
+    )
+    found = vectors("@fmovs(A, i3); @fmovs(A, i4); @fmovs(A, i3);", tmp_path, "wse2", declarations)
+
+    assert [line.rpartition("queue ")[2].split(")")[0].split(",")[0] for line in found] == ["6", "5", "6"]

@@ -135,3 +135,22 @@ def test_a_filter_has_an_id(tmp_path):
         "  @comptime_assert(@get_filter_id(@get_color(6)) == 1);\n}\n",
         tmp_path,
     )
+
+
+def test_code_finds_exported_variables_by_their_number(tmp_path):
+    """@get_tensor_ptr gives the pointer, @get_symbol_value a copy; the number is that of the export."""
+    found = lines(
+        unit_of(
+            body(
+                "var p = @get_tensor_ptr(which); var v = @get_symbol_value(i16, which); n = v; p[0] = 3;",
+                "var a = @zeros([4]f32);\nvar q: [*]f32 = &a;\nvar n: i16 = 3;\nvar m: i16 = 4;\nvar which: u16 = 1;\n"
+                "comptime { @export_symbol(q); @export_symbol(n); @export_symbol(m); }\n",
+            ),
+            tmp_path,
+        )
+    )
+
+    first, second = (line for line in found if line.startswith("choose"))
+    assert "[0: " in first
+    assert "[1: " in second
+    assert ", 2: " in second

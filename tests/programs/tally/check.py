@@ -10,4 +10,5 @@ def check(run, random):
     total = run.stream_out(10, run.width - 1, 0, 1, 1, 1, np.uint32).item()
     assert total == 10 * run.width * run.height
     finished = run.get("counts", 2, np.uint32)[:, :, 1]
-    assert finished[0, -1] == 1 and finished.sum() == 1
+    assert finished[0, -1] == 1
+    assert finished.sum() == 1

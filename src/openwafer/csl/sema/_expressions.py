@@ -11,8 +11,8 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import BUILTINS, PLACES, Call, Entry
 from openwafer.csl.sema._module import Global, ModuleInstance
-from openwafer.csl.sema._operators import Operators
 from openwafer.csl.sema._scope import POISON, AddressVariable, Failure, Scope, StackVariable
+from openwafer.csl.sema._type_expressions import TypeExpressions
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import CellPlace, LocalPlace, MemoryPlace, Place, Value, ValuePlace
 from openwafer.csl.sema.builtins._access import tensor_access
@@ -25,7 +25,7 @@ _NAMED_TYPES = {name: v.type_value(one) for name, one in t.NAMED.items()}
 _DIRECTIONS = {name: Value(t.DIRECTION, name) for name in t.DIRECTIONS}
 
 
-class Expressions(Operators):
+class Expressions(TypeExpressions):
     """The value, the place and the type of an expression."""
 
     _handlers: dict[type, Callable[[Any, Type | None], Value]]
@@ -53,11 +53,11 @@ class Expressions(Operators):
             ast.Builtin: self._builtin,
             ast.Aggregate: self._aggregate,
             ast.Lambda: self._lambda,
-            ast.PointerType: lambda node, _: v.type_value(self._pointer_type(node)),
-            ast.ArrayType: lambda node, _: v.type_value(self._array_type(node)),
-            ast.FunctionType: lambda node, _: v.type_value(self._function_type(node)),
-            ast.EnumType: lambda node, _: v.type_value(self._enum_type(node)),
-            ast.StructType: lambda node, _: v.type_value(self._struct_type(node)),
+            ast.PointerType: lambda node, _: v.type_value(self.pointer_type(node)),
+            ast.ArrayType: lambda node, _: v.type_value(self.array_type(node)),
+            ast.FunctionType: lambda node, _: v.type_value(self.function_type(node)),
+            ast.EnumType: lambda node, _: v.type_value(self.enum_type(node)),
+            ast.StructType: lambda node, _: v.type_value(self.struct_type(node)),
             ast.Assembly: self._assembly,
         }
 
@@ -377,105 +377,6 @@ class Expressions(Operators):
         self.fail(
             node.span, "inline assembly is not supported", hint="write it in CSL, with the builtins for DSDs"
         )
-
-    # --- types ---
-
-    def type_of(self, node: ast.Expression, what: str = "a type") -> Type:
-        """The type that an expression is."""
-        value = self.evaluate(node)
-        if value.type is not t.TYPE:
-            self.fail(node.span, expected=what, found=self.describe(value))
-        found: Type = value.data
-        return found
-
-    def type_without_code(self, node: ast.Expression) -> Type:
-        """The type of an expression, without the code that computes it."""
-        frame = self.frame
-        if frame.comptime or frame.builder is None or frame.builder.block is None:
-            return self.evaluate_type_only(node)
-        builder, kept = frame.builder, frame.builder.block
-        count, length = len(builder.blocks), len(kept.instructions)
-        locals = dict(builder.locals)
-        try:
-            return self.evaluate(node).type
-        finally:
-            builder.forget(count, kept, length, locals)
-
-    def evaluate_type_only(self, node: ast.Expression) -> Type:
-        """At comptime a variable of running code has a type, though no value."""
-        if isinstance(node, ast.Name | ast.Member | ast.Index | ast.Dereference):
-            return self.place(node).type
-        return self.evaluate(node).type
-
-    def _pointer_type(self, node: ast.PointerType) -> Type:
-        target = self.type_of(node.target)
-        if self.comptime_only(target) and not isinstance(target, t.FunctionType):
-            self.fail(
-                node.target.span,
-                f"values of type `{target}` are never in memory, so there are no pointers to them",
-            )
-        return t.pointer(target, const=node.const, many=node.many)
-
-    def _array_type(self, node: ast.ArrayType) -> Type:
-        extents = []
-        for one in node.extents:
-            value = self.require_known(self.evaluate(one), one.span, "the size of an array")
-            if not t.is_integer(value.type):
-                self.fail(one.span, "the size of an array", expected="an integer", found=self.describe(value))
-            if value.data < 0:
-                self.fail(one.span, f"the size of an array is negative: {value.data}")
-            extents.append(value.data)
-        element = self.type_of(node.element)
-        if isinstance(element, t.Array):
-            sizes = ", ".join(map(str, (*extents, *element.extents)))
-            self.fail(
-                node.element.span,
-                "the elements of an array are no arrays",
-                hint=f"write `[{sizes}]{element.element}`",
-            )
-        return t.array(extents, element)
-
-    def _function_type(self, node: ast.FunctionType) -> Type:
-        parameters = [None if one.type is None else self.type_of(one.type) for one in node.parameters]
-        return t.function(node.kind, parameters, self.type_of(node.result))
-
-    def _enum_type(self, node: ast.EnumType) -> Type:
-        base = t.U16 if node.type is None else self.type_of(node.type)
-        if not t.is_fixed_integer(base) or not isinstance(base, t.Primitive):
-            span = node.type.span if node.type is not None else node.span
-            self.fail(span, "the numbers of an enum", expected="a fixed-width integer", found=f"`{base}`")
-        given: dict[str, int] = {}
-        for one in node.elements:
-            if one.name in (other.name for other in node.elements if other is not one):
-                self.fail(one.span, f"the enum has two elements `{one.name}`")
-            if one.value is not None:
-                value = self.coerce(self.evaluate(one.value, base), base, one.value.span)
-                number = self.require_known(value, one.value.span, "the number of an element").data
-                if number in given.values():
-                    self.fail(one.span, f"two elements have the number {number}")
-                given[one.name] = number
-        taken, following, elements = set(given.values()), 0, []
-        for one in node.elements:
-            if one.name in given:
-                elements.append((one.name, given[one.name]))
-                continue
-            while following in taken:
-                following += 1
-            elements.append((one.name, following))
-            following += 1
-        return t.enumeration(base, elements, node.span)
-
-    def _struct_type(self, node: ast.StructType) -> Type:
-        if node.kind == "union" or node.layout == "packed":
-            name = f"{node.layout} {node.kind}".strip()
-            self.fail(node.span, f"`{name}` is not supported yet", hint="use a struct, and @bitcast")
-        names: list[str] = []
-        for one in node.fields:
-            if one.name in names:
-                self.fail(one.span, f"the struct has two fields `{one.name}`")
-            names.append(one.name)
-        types = [self.type_of(one.type) for one in node.fields]
-        return t.record(names, types, definition=node.span, kind=node.kind)
 
 
 def _builtin_hint(name: str) -> str:

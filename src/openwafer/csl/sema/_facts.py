@@ -68,6 +68,8 @@ class Resources:
     )
     """Number, buffer, and the tasks that a push and a pop activate."""
     fifo_registers: dict[tuple[str, int], Span] = field(default_factory=dict)
+    automatic_queues: dict[tuple[str, int], int] = field(default_factory=dict)
+    """By type of the queue and color: those that operations of the WSE-2 got because their DSD names none."""
     rpc: Span | None = None
     asked_place: bool = False
     """The program depends on the tile's place as it compiles."""

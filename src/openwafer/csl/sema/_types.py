@@ -204,6 +204,7 @@ INPUT_QUEUE: Final = _primitive("input_queue", "queue", "u16", "u2")
 OUTPUT_QUEUE: Final = _primitive("output_queue", "queue", "u16", "u2")
 UT_ID: Final = _primitive("ut_id", "thread", "u16", "u2")
 DSR_DEST, DSR_SRC0, DSR_SRC1 = (_primitive(f"dsr_{name}", "dsr") for name in ("dest", "src0", "src1"))
+DSR_FIFO_DEST, DSR_FIFO_SRC1 = (_primitive(f"dsr_fifo_{name}", "dsr") for name in ("dest", "src1"))
 XDSR: Final = _primitive("xdsr", "dsr")
 MEM1D_DSD, MEM4D_DSD = (_primitive(f"{name}_dsd", "dsd", "dsd") for name in ("mem1d", "mem4d"))
 FABIN_DSD, FABOUT_DSD = (_primitive(f"{name}_dsd", "dsd", "dsd") for name in ("fabin", "fabout"))
@@ -215,7 +216,7 @@ NAMED: Final[dict[str, Primitive]] = {
         *(VOID, BOOL, I8, U8, I16, U16, I32, U32, I64, U64, F16, F32, BF16, CB16),
         *(COMPTIME_INT, COMPTIME_FLOAT, COMPTIME_STRING, COMPTIME_STRUCT, TYPE, MODULE),
         *(COLOR, DIRECTION, DATA_TASK_ID, LOCAL_TASK_ID, CONTROL_TASK_ID, INPUT_QUEUE, OUTPUT_QUEUE, UT_ID),
-        *(DSR_DEST, DSR_SRC0, DSR_SRC1, XDSR, MEM1D_DSD, MEM4D_DSD, FABIN_DSD, FABOUT_DSD, FIFO),
+        *(DSR_DEST, DSR_SRC0, DSR_SRC1, DSR_FIFO_DEST, DSR_FIFO_SRC1, XDSR, MEM1D_DSD, MEM4D_DSD, FABIN_DSD, FABOUT_DSD, FIFO),
     )
 }
 """Types that a program writes as a name."""

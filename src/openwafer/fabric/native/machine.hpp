@@ -100,7 +100,11 @@ class Machine : public RampSink {
   Trace trace;
   uint64_t spin_limit = 0;  // cycles that a task may run without waiting; 0: no limit
 
+  void set_trace(bool enabled, bool wavelets, bool passages, size_t limit);
+  std::vector<TraceRecord> trace_records();
+
   // --- RampSink ---
+  void passed(Tile tile, const Wavelet& wavelet, uint8_t from, uint8_t sides, Cycle cycle) override;
   bool has_room(Tile tile, uint8_t color) const override;
   void deliver(Tile tile, const Wavelet& wavelet, Cycle cycle) override;
   void teardown(Tile tile, uint8_t color, Cycle cycle) override;

@@ -85,6 +85,7 @@ Status Pe::map_next(uint8_t* more) {
     return machine_.failed() ? Status::FAILED : Status::DONE;
   }
   main_ = Main::WAIT_MAP;
+  if (machine_.trace.enabled) note_map_lack();
   return Status::WAITING;
 }
 

@@ -49,7 +49,10 @@ Program make_program(const std::string& name, const std::vector<uintptr_t>& entr
 void bind_task(Program& program, int kind, int id, int entry, int parameters, bool active, bool blocked, bool high,
                const std::string& name) {
   TaskBinding binding;
-  if (entry >= 0) binding.entry = program.entries.at(static_cast<size_t>(entry));
+  if (entry >= 0) {
+    binding.entry = program.entries.at(static_cast<size_t>(entry));
+    binding.number = static_cast<uint32_t>(entry);
+  }
   binding.parameters = static_cast<Parameters>(parameters);
   binding.high_priority = high;
   binding.name = name;
@@ -306,12 +309,13 @@ void bind_machine(nb::module_& m) {
                                                     {"wavelets_out", s.wavelets_out}};
            })
       .def("set_trace",
-           [](Machine& machine, bool enabled, bool wavelets) {
-             machine.trace.enabled = enabled;
-             machine.trace.wavelets = wavelets;
-           })
+           [](Machine& machine, bool enabled, bool wavelets, bool passages, size_t limit) {
+             machine.set_trace(enabled, wavelets, passages, limit);
+           },
+           "enabled"_a, "wavelets"_a, "passages"_a, "limit"_a)
+      .def_prop_ro("trace_dropped", [](Machine& machine) { return machine.trace.dropped; })
       .def("trace_bytes", [](Machine& machine) {
-        const auto& records = machine.trace.records;
+        const std::vector<TraceRecord> records = machine.trace_records();
         return nb::bytes(reinterpret_cast<const char*>(records.data()), records.size() * sizeof(TraceRecord));
       });
 }

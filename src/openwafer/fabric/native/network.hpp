@@ -46,6 +46,9 @@ class RampSink {
   virtual void teardown(Tile tile, uint8_t color, Cycle cycle) = 0;
   // Commit phase: an offer of this color was refused, and now the ramp buffer has room. Spares a CE from asking again.
   virtual void ramp_free(Tile, uint8_t, Cycle) {}
+  // Evaluate phase, while the network is observed: a router has sent a wavelet, as it came, from one side (SIDES: of the
+  // host's port on its ramp) to others. Must not change what the network asks.
+  virtual void passed(Tile, const Wavelet&, uint8_t, uint8_t, Cycle) {}
 };
 
 // Timing and sizes of the network; from the tables in fabric/timing.
@@ -92,6 +95,8 @@ class Network {
   ~Network();
 
   void set_sink(RampSink* sink);
+  // Whether the sink is told of every passage; no trains are formed then, which changes speed and no result.
+  void observe(bool observed);
   // Sets or replaces a color's route; wavelets in its buffers stay.
   void configure(Tile tile, uint8_t color, const RouteConfig& route);
 

@@ -92,6 +92,10 @@ inline bool Network::State::pass(uint32_t index) {
   if (!leaves_now(head)) {
     wake(index);
   } else if (had_room(buffers[to])) {
+    if (observed) {
+      const auto side = static_cast<uint8_t>(std::countr_zero(inputs));
+      sink->passed(router.tile, {head.data, slot.color, false}, side, static_cast<uint8_t>(sides), now);
+    }
     take(from);
     push(to, head.data, false, now + timing.hop_cycles);
     hops++;
@@ -169,6 +173,11 @@ bool Network::State::has_way(Request& request) {
 
 void Network::State::move(const Request& request) {
   const bool control = request.head.ready & CONTROL;
+  if (observed) {
+    const Slot& slot = slots[request.slot];
+    sink->passed(tile_of(slot), {request.head.data, slot.color, control}, buffers[request.buffer].input, request.sides,
+                 now);
+  }
   take(request.buffer);
   if (request.counts) count_wavelet(extras[slots[request.slot].extra].filter, control);
   const uint32_t sent = control ? obey(request.slot, request.head.data) : request.head.data;

@@ -136,6 +136,7 @@ struct Network::State {
   NetworkTiming timing;
   uint32_t stride, wrap;  // entries of a buffer in memory, a power of two, and that less one
   RampSink* sink = nullptr;
+  bool observed = false;
 
   std::vector<uint32_t> router_of;  // by tile
   std::vector<Router> routers;

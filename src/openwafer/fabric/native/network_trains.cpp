@@ -27,6 +27,7 @@ constexpr size_t SHORTEST = 3;  // routers; below that a train saves nothing
 
 // Tries to make a train that begins with this empty buffer; whether there is one now.
 bool Network::State::form_train(uint32_t entry) {
+  if (observed) return false;
   uint32_t id;
   if (unused_trains.empty()) {
     id = static_cast<uint32_t>(trains.size());
@@ -163,6 +164,15 @@ void Network::State::run_trains() {
       i++;
     }
     push(exit, car.data, car.control, now + timing.hop_cycles);
+  }
+}
+
+void Network::observe(bool observed) {
+  State& state = *state_;
+  state.observed = observed;
+  if (!observed) return;
+  for (uint32_t id = 0; id < state.trains.size(); id++) {
+    if (!state.trains[id].stretch.empty()) state.end_train(id);
   }
 }
 

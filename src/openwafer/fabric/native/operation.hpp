@@ -5,6 +5,7 @@
 
 #include "abi.hpp"
 #include "network.hpp"
+#include "trace.hpp"
 
 namespace openwafer {
 
@@ -77,6 +78,8 @@ struct Operation {
   Cycle ready = 0;            // the first cycle of its next issue
   uint32_t output_cycles = 0; // from issue until a wavelet is in its queue, beyond the next cycle
   Cycle started = 0;
+  Lack lack = Lack::SLOT;     // traced: what it lacked after its last issue
+  uint8_t lack_number = 0xff;
 
   template <class F>
   void each_operand(F&& visit) {

@@ -51,6 +51,7 @@ class Pe : public PeView {
   bool output_blocked() const { return output_blocked_; }
   // The main thread waits in an operation, or the host's commands do: nothing that a finished program leaves.
   bool unfinished() const;
+  void trace_open_waits(Cycle cycle);
   void describe_waiting(std::string& text, Cycle cycle) const;
 
   // --- the program's side (runtime.cpp) ---
@@ -202,6 +203,22 @@ class Pe : public PeView {
   Wavelet pop_input(uint8_t queue, Cycle cycle);
   void push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle);
   void describe_operation(std::string& text, const Operation& operation, Cycle cycle) const;
+
+  // trace.cpp
+  class WaitNote {  // around an issue: records the wait before it, and notes what the operation lacks after it
+   public:
+    WaitNote(Pe& pe, Operation& operation, Cycle cycle);
+    ~WaitNote();
+
+   private:
+    Pe& pe_;
+    Operation& operation_;
+  };
+  std::pair<Lack, uint8_t> lack_of(const Operation& operation, Cycle cycle) const;
+  void note_lack(Operation& operation);
+  void note_map_lack();
+  void trace_wait(const Operation& operation, Cycle from, Cycle to);
+
   const char* operation_name(uint32_t operation) const { return kernel_of(operation).name; }
 
   Machine& machine_;
@@ -216,6 +233,7 @@ class Pe : public PeView {
   uint8_t last_started_ = 0;
   uint8_t last_thread_ = MAIN_THREAD, last_output_ = 0;
   int8_t last_task_ = -1;
+  uint32_t traced_entry_ = 0;  // of the task that runs or ran last
   Cycle main_free_ = 0;      // the main thread can begin its next task
   Cycle waiting_since_ = 0;
   uint64_t counter_held_ = 0;  // what reading its lowest word saw

@@ -22,6 +22,7 @@ struct TaskBinding {
   EntryFunction entry = nullptr;
   Parameters parameters = Parameters::NONE;
   bool high_priority = false;
+  uint32_t number = 0;  // of the entry
   std::string name;
 };
 

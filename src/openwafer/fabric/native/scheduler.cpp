@@ -190,6 +190,7 @@ void Pe::start_task(const Choice& choice, Cycle cycle) {
   clock = cycle + machine_.timing().dispatch_cycles;
   if (choice.id == COMMAND) {
     const Command command = std::move(commands_->front());
+    traced_entry_ = command.entry;
     commands_->pop_front();
     commands_blocked_ = true;
     entry_ = program_.entries[command.entry];
@@ -214,10 +215,11 @@ void Pe::start_task(const Choice& choice, Cycle cycle) {
       active_ &= ~(1u << choice.id);
     }
     entry_ = choice.binding->entry;
+    traced_entry_ = choice.binding->number;
     running_ = &choice.binding->name;
   }
   ++statistics.tasks;
-  machine_.trace.add(cycle, x, y, TraceKind::TASK_START, static_cast<uint32_t>(choice.id), 0);
+  machine_.trace.add(cycle, x, y, TraceKind::TASK_START, static_cast<uint32_t>(choice.id), traced_entry_);
   if (frame_.empty()) frame_.resize(std::max(program_.frame_bytes, 4u));
   std::memset(frame_.data(), 0, 4);  // where the code begins
   resume(cycle);
@@ -238,7 +240,7 @@ void Pe::resume(Cycle cycle) {
   switch (status) {
     case Status::DONE:
       main_free_ = std::max(clock, cycle + 1);
-      machine_.trace.add(main_free_, x, y, TraceKind::TASK_END, static_cast<uint32_t>(last_task_), 0);
+      machine_.trace.add(main_free_, x, y, TraceKind::TASK_END, static_cast<uint32_t>(last_task_), traced_entry_);
       running_ = nullptr;
       break;
     case Status::WAITING:

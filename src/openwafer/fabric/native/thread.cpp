@@ -78,6 +78,7 @@ Cycle Pe::step(Cycle cycle) {
     resume(cycle);
   }
   if (main_ == Main::WAIT_MAP && clock <= cycle && map_ready(cycle)) {
+    trace_wait(map_->operation, clock, cycle);
     map_fetch(cycle);
     resume(cycle);
   }
@@ -141,7 +142,9 @@ void Pe::deliver(const Wavelet& wavelet, Cycle cycle) {
   if (queue_of_color_[wavelet.color] == NO_QUEUE) bind_automatic(wavelet.color);
   inputs_[queue_of_color_[wavelet.color]].push(wavelet, cycle + machine_.timing().landing_cycles);
   ++statistics.wavelets_in;
-  if (machine_.trace.wavelets) machine_.trace.add(cycle, x, y, TraceKind::WAVELET_IN, wavelet.color, wavelet.data);
+  if (machine_.trace.wavelets) {
+    machine_.trace.add(cycle, x, y, TraceKind::WAVELET_IN, wavelet.color, wavelet.data, wavelet.control);
+  }
 }
 
 // One wavelet a cycle goes from the output queues to the router; queues take turns.
@@ -160,7 +163,9 @@ void Pe::drain(Cycle cycle) {
       output_blocked_ = true;
       continue;
     }
-    if (machine_.trace.wavelets) machine_.trace.add(cycle, x, y, TraceKind::WAVELET_OUT, wavelet.color, wavelet.data);
+    if (machine_.trace.wavelets) {
+      machine_.trace.add(cycle, x, y, TraceKind::WAVELET_OUT, wavelet.color, wavelet.data, wavelet.control);
+    }
     queue.pop();
     ++statistics.wavelets_out;
     last_output_ = index;

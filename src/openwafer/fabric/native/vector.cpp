@@ -178,6 +178,7 @@ Status Pe::issue_pending(Cycle cycle) {
   clock = std::max(clock, cycle);
   operation.ready = cycle + setup;
   operation.started = cycle;
+  if (machine_.trace.enabled) note_lack(operation);
   if (operation.asynchronous) {
     if (!start_thread(operation, cycle)) return Status::FAILED;
     clock += timing.start_cycles;
@@ -306,6 +307,7 @@ bool Pe::take_control(Operation& operation, Cycle cycle) {
 }
 
 void Pe::issue(Operation& operation, Cycle cycle) {
+  const WaitNote note(*this, operation, cycle);
   ++statistics.busy;
   if (take_control(operation, cycle)) return;
   if (kernel_of(operation.vector.operation).name == std::string_view(FILTER_OPERATION)) {

@@ -61,7 +61,7 @@ def tensor_access(engine: Core, node: ast.Lambda) -> Value:
         base_address=pointer,
         offset=Value(t.I16, place.offset),
         stride=v.tuple_of(*(Value(t.I8 if narrow else t.I16, one) for one in strides)),
-        extent=v.tuple_of(*(Value(t.U16, one) for one in reversed(extents))),
+        extent=v.tuple_of(*(Value(t.U16, one) for one in extents)),
     )
 
 

@@ -137,14 +137,14 @@ def _four(
     strides: list[Value],
     spans: dict[str, Span],
 ) -> ir.Descriptor:
-    """Extents and strides are written innermost first; a descriptor has them outermost first."""
+    """As documented, extents are written outermost first and strides innermost first."""
     numbers = []
     for what, values in (("extent", extents), ("stride", strides)):
         span = spans.get(what, call.span)
         numbers.append(
             [int(call.engine.require_known(one, span, f"`{what}` of a mem4d_dsd").data) for one in values]
         )
-    outward = list(reversed(numbers[0]))
+    outward = numbers[0]
     steps = plain_steps(numbers[1], outward)
     unused = 4 - len(outward)
     length = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openwafer.artifact._image import Export
 from openwafer.csl._diagnostics import Note
+from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
@@ -156,11 +157,45 @@ def rpc(call: Call) -> Value:
     return v.NOTHING
 
 
-def _unsupported(name: str, count: int, hint: str) -> None:
-    @builtin(name, count)
-    def refuse(call: Call) -> Value:
-        call.error(None, f"@{name} is not supported yet", hint=hint)
+@builtin("get_tensor_ptr", 1, stage="code")
+def get_tensor_ptr(call: Call) -> Value:
+    """The exported pointer that has a number, as `[*]u16`; for other numbers 0."""
+    pointers = {
+        number: one.place for number, one in _numbered(call).items() if isinstance(one.place.type, t.Pointer)
+    }
+    return _chosen(call, 0, pointers, t.pointer(t.U16, many=True), "a tensor")
 
 
-_unsupported("get_tensor_ptr", 1, "the host copies exported tensors itself; in code use the variable")
-_unsupported("get_symbol_value", 2, "the host reads exported variables itself; in code use the variable")
+@builtin("get_symbol_value", 2, stage="code")
+def get_symbol_value(call: Call) -> Value:
+    """The value of the exported variable that has a number; for other numbers 0."""
+    type = call.type(0)
+    values = {number: one.place for number, one in _numbered(call).items() if one.place.type is type}
+    return _chosen(call, 1, values, type, f"a variable of type `{type}`")
+
+
+def _numbered(call: Call) -> dict[int, SymbolExport]:
+    declared = call.engine.options.exports
+    exports = call.engine.resources.exports
+    names = list(exports if declared is None else declared)
+    return {names.index(name): one for name, one in exports.items()}
+
+
+def _chosen(call: Call, index: int, places: dict[int, v.Place], type: t.Type, what: str) -> Value:
+    """What the place with a number holds, chosen as code runs."""
+    if not places or type.ir is None:
+        call.error(None, f"the program exports no such thing: {what}", hint="export one with @export_symbol")
+    number = call.operand(call.coerced(index, t.U16))
+    builder = call.engine.builder(call.span, f"@{call.name}")
+    kept = builder.local("chosen", type.ir)
+    builder.emit(ir.Set(kept, ir.Number(type.ir, 0), call.location))
+    blocks = {which: builder.new_block() for which in places}
+    end = builder.new_block()
+    cases = tuple((which, builder.index(block)) for which, block in blocks.items())
+    builder.end(ir.Choose("u16", number, cases, builder.index(end)))
+    for which, block in blocks.items():
+        builder.block = block
+        builder.emit(ir.Set(kept, call.operand(call.load(places[which])), call.location))
+        builder.jump(end)
+    builder.block = end
+    return v.code(type, call.emit(ir.Get(call.result(), kept, call.location)))

@@ -97,6 +97,12 @@ def get_ut_id(call: Call) -> Value:
 def get_dsr(call: Call) -> Value:
     """`@get_dsr(dsr_dest, 1)`. Two names may stand for one register: whoever loads it last decides."""
     kind = call.type(0, "the type of a DSR")
+    if kind in (t.DSR_FIFO_DEST, t.DSR_FIFO_SRC1):
+        call.error(
+            call.span_of(0),
+            f"`{kind}` is not supported yet",
+            hint="pass the FIFO itself to operations, as @allocate_fifo gives it",
+        )
     if kind not in (t.DSR_DEST, t.DSR_SRC0, t.DSR_SRC1) or not isinstance(kind, t.Primitive):
         call.error(call.span_of(0), expected="dsr_dest, dsr_src0 or dsr_src1", found=f"`{kind}`")
     return numbered(call, 1, kind, limits(call).dsrs, "DSR", runtime=False)

@@ -15,6 +15,7 @@ from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._descriptors import descriptor_field, edit
+from openwafer.csl.sema.builtins._ids import limits
 from openwafer.csl.sema.builtins._settings import (
     ASYNC,
     NO_CONFIG,
@@ -25,6 +26,7 @@ from openwafer.csl.sema.builtins._settings import (
     with_thread,
 )
 
+NO_QUEUE = 0xFF
 FILES = {t.DSR_DEST: "dest", t.DSR_SRC0: "src0", t.DSR_SRC1: "src1"}
 _INT16 = ("i16", "u16")
 _INT32 = ("i32", "u32")
@@ -217,7 +219,34 @@ def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOpe
         call.error(call.span_of(index), "a source cannot be a fabout_dsd, which only sends")
     if index == 1 and sources > 1 and value.type is t.FIFO:
         call.error(call.span_of(1), "a FIFO cannot be the first of two sources", hint="exchange the sources")
-    return ir.VectorOperand("dsd", call.operand(_indexed(call, value, found)))
+    return ir.VectorOperand("dsd", call.operand(_indexed(call, _with_queue(call, index, value), found)))
+
+
+def _with_queue(call: Call, index: int, value: Value) -> Value:
+    """A fabric DSD that has a queue: on the WSE-2 one may be left to the compiler, which takes the last free ones."""
+    if value.type not in (t.FABIN_DSD, t.FABOUT_DSD) or not value.known or value.data.queue != NO_QUEUE:
+        return value
+    type, name = (
+        (t.INPUT_QUEUE, "input_queue") if value.type is t.FABIN_DSD else (t.OUTPUT_QUEUE, "output_queue")
+    )
+    if call.architecture == "wse3":
+        call.error(
+            call.span_of(index),
+            f"an operation of the WSE-3 needs a queue, this {value.type} has none",
+            hint=f"add .{name} = @get_{name}(n) to its @get_dsd, and give the queue its color with @initialize_queue",
+        )
+    resources, key = call.engine.resources, (str(type), int(value.data.color))
+    if key not in resources.automatic_queues:
+        taken = {number for (kind, _), number in resources.automatic_queues.items() if kind == key[0]}
+        taken |= {number for kind, number in resources.queues if kind == key[0]}
+        queues = limits(call).input_queues if type is t.INPUT_QUEUE else limits(call).output_queues
+        free = [number for number in reversed(queues) if number not in taken]
+        if not free:
+            call.error(
+                call.span_of(index), f"no {name} is left for this {value.type}", hint=f"name one with .{name}"
+            )
+        resources.automatic_queues[key] = free[0]
+    return edit(call, value, "queue", Value(type, resources.automatic_queues[key]))
 
 
 def _indexed(call: Call, value: Value, found: Config) -> Value:
@@ -265,15 +294,6 @@ def _check_together(call: Call, form: str, found: Config) -> None:
             "only operations on the fabric can be asynchronous",
             hint="leave .async out, and activate what follows with @activate",
         )
-    for index, value in enumerate(values):
-        fabric = value.type in (t.FABIN_DSD, t.FABOUT_DSD)
-        if fabric and value.known and value.data.queue == 0xFF:
-            name = "input_queue" if value.type is t.FABIN_DSD else "output_queue"
-            call.error(
-                call.span_of(index),
-                f"an asynchronous operation needs a queue, this {value.type} has none",
-                hint=f"add .{name} = @get_{name}(n) to its @get_dsd",
-            )
 
 
 @builtin("dfilt", 2, stage="code")
