@@ -16,7 +16,8 @@ from openwafer.base import InputError
 from openwafer.fabric._code import LoadedCode
 from openwafer.fabric._load import SIDES, load_machine
 from openwafer.fabric._timing import Profile, Timing, load_timing
-from openwafer.fabric._trace import read_trace
+from openwafer.fabric._trace import TRACE_LIMIT, read_trace
+from openwafer.fabric._trace_file import Trace, TraceFacts
 
 Executor = Callable[[image.Code], Sequence[int]]
 _SPIN_LIMIT = 1 << 40
@@ -246,13 +247,27 @@ class Machine:
         """Wavelets over links so far."""
         return self._native.hops
 
-    def set_trace(self, enabled: bool = True, wavelets: bool = False) -> None:
-        """Record what PEs do from now on; with `wavelets` also each wavelet at a PE's ramp."""
-        self._native.set_trace(enabled, wavelets)
+    def set_trace(
+        self, enabled: bool = True, wavelets: bool = False, passages: bool = False, limit: int = TRACE_LIMIT
+    ) -> None:
+        """Record what PEs do from now on: tasks, operations, waits.
+
+        wavelets: also each wavelet at a PE's ramp. passages: also each wavelet at each router, which moves no stream as
+        one then, and so takes longer; results and cycles stay the same. limit: records that are kept; what comes
+        later is only counted.
+        """
+        self._native.set_trace(enabled=enabled, wavelets=wavelets, passages=passages, limit=limit)
 
     def trace(self) -> NDArray[np.void]:
-        """The records so far: `TRACE_RECORD`s by cycle."""
+        """The records so far: `TRACE_RECORD`s by cycle. Waits that have not ended last until now."""
         return read_trace(self._native.trace_bytes())
+
+    def full_trace(self) -> Trace:
+        """The records so far with what they are about: programs, places, names."""
+        return Trace(
+            facts=TraceFacts.of(self.image, self.timing.profile, self.cycle, self._native.trace_dropped),
+            records=self.trace(),
+        )
 
     # --- checks ---
 

@@ -129,7 +129,7 @@ def _way(
     start: Place, out: Route, end: Place, into: Route, blocked: set[Place], regions: set[Place], size: Place
 ) -> dict[Place, RoutingPosition] | None:
     """The cheapest way that leaves `start` at `out` and enters `end` from its side `into`; ties break in a fixed order."""
-    first, last = _next(start, out), _next(end, into)
+    first, last = neighbour(start, out), neighbour(end, into)
     if first == end and last == start:
         return {}
     if not _free(first, blocked, size) or not _free(last, blocked, size):
@@ -144,7 +144,7 @@ def _way(
         if cost > costs[place]:
             continue
         for side in STEP:
-            following = _next(place, side)
+            following = neighbour(place, side)
             if not _free(following, blocked, size):
                 continue
             higher = cost + (_THROUGH_REGION if following in regions else 1)
@@ -165,17 +165,13 @@ def _way(
         place, leaves = step
 
 
-def _next(place: Place, side: Route) -> Place:
+def neighbour(place: Place, side: Route) -> Place:
+    """The tile on a side of a tile."""
     return place[0] + STEP[side][0], place[1] + STEP[side][1]
 
 
 def _free(place: Place, blocked: set[Place], size: Place) -> bool:
     return 0 <= place[0] < size[0] and 0 <= place[1] < size[1] and place not in blocked
-
-
-def neighbour(place: Place, side: Route) -> Place:
-    """The tile on a side of a tile."""
-    return _next(place, side)
 
 
 def tiles_of(places: Iterable[Place], corner: Place) -> set[Place]:

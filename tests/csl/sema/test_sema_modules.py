@@ -67,7 +67,8 @@ def test_a_params_type_holds_for_what_the_import_gives(tmp_path: Path) -> None:
 
 def test_what_a_module_does_not_use_is_not_looked_at(tmp_path: Path) -> None:
     """Published programs import modules of which a part makes no sense with the params that they give."""
-    partial = "param c = {};\nvar d = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = c });\nvar big: [40000]u32;\nconst two = 2;"
+    receive = "var d = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = c });"
+    partial = f"param c = {{}};\n{receive}\nvar big: [40000]u32;\nconst two = 2;"
     main = 'const m = @import_module("partial.csl");\nvar r: i16 = m.two;\n'
 
     assert list(unit_of(tmp_path, main, partial=partial).symbols) == ["r"]

@@ -13,7 +13,7 @@ def ulps(got, want):
 
 def check(run, random):
     for scale in (1.0, 30.0, 1e-3) * 8:
-        x = (random.normal(size=64) * scale).astype(np.float32)
+        x = np.clip(random.normal(size=64) * scale, -80, 80).astype(np.float32)
         half = (random.normal(size=64) * min(scale, 3.0)).astype(np.float16)
         run.put("x", x)
         run.put("half", half)

@@ -334,12 +334,20 @@ class Places(Conversions):
             if value.data != place.address:
                 self.builder(span).emit(ir.Copy(place.address, value.data, type.bytes, self.location(span)))
         elif isinstance(type, t.Record):
-            for at, part in enumerate(value.data):
+            for at, part in enumerate([self._apart(one, span) for one in value.data]):
                 field = self.field(place, at, span)
                 assert isinstance(field, MemoryPlace)
                 self.fill(field, part, span)
         elif isinstance(type, t.Array):
             self._fill_array(place, type, value, span)
+
+    def _apart(self, part: Value, span: Span) -> Value:
+        """A part of a struct literal; what lies in memory is copied, as it may be what the literal is stored into."""
+        if not t.is_aggregate(part.type) or part.known or isinstance(part.data, tuple):
+            return part
+        made = self.in_frame(part.type, "part", span)
+        self.fill(made, part, span)
+        return v.code(part.type, made.address)
 
     def _fill_array(self, place: MemoryPlace, type: t.Array, value: Value, span: Span) -> None:
         whole = value.data

@@ -216,7 +216,19 @@ NAMED: Final[dict[str, Primitive]] = {
         *(VOID, BOOL, I8, U8, I16, U16, I32, U32, I64, U64, F16, F32, BF16, CB16),
         *(COMPTIME_INT, COMPTIME_FLOAT, COMPTIME_STRING, COMPTIME_STRUCT, TYPE, MODULE),
         *(COLOR, DIRECTION, DATA_TASK_ID, LOCAL_TASK_ID, CONTROL_TASK_ID, INPUT_QUEUE, OUTPUT_QUEUE, UT_ID),
-        *(DSR_DEST, DSR_SRC0, DSR_SRC1, DSR_FIFO_DEST, DSR_FIFO_SRC1, XDSR, MEM1D_DSD, MEM4D_DSD, FABIN_DSD, FABOUT_DSD, FIFO),
+        *(
+            DSR_DEST,
+            DSR_SRC0,
+            DSR_SRC1,
+            DSR_FIFO_DEST,
+            DSR_FIFO_SRC1,
+            XDSR,
+            MEM1D_DSD,
+            MEM4D_DSD,
+            FABIN_DSD,
+            FABOUT_DSD,
+            FIFO,
+        ),
     )
 }
 """Types that a program writes as a name."""

@@ -7,6 +7,7 @@ namespace openwafer {
 namespace {
 
 constexpr uint32_t CONTROL_BIT = 1 << 8;
+constexpr uint32_t MAP_OPERATION = 255;  // in place of an operation
 
 uint32_t waiter(uint8_t thread, Lack lack, uint8_t number) {
   return thread | static_cast<uint32_t>(lack) << 4 | uint32_t{number} << 8;
@@ -36,8 +37,10 @@ std::pair<Lack, uint8_t> Pe::lack_of(const Operation& operation, Cycle cycle) co
 
 void Pe::trace_wait(const Operation& operation, Cycle from, Cycle to) {
   if (to <= from) return;
+  const bool in_map = map_ != nullptr && &operation == &map_->operation;
+  const uint32_t code = in_map ? MAP_OPERATION : operation.vector.operation;
   machine_.trace.add(from, x, y, TraceKind::WAIT, waiter(operation.thread, operation.lack, operation.lack_number),
-                     operation.vector.operation | operation.vector.location << 8, static_cast<uint32_t>(to - from));
+                     code | operation.vector.location << 8, static_cast<uint32_t>(to - from));
 }
 
 Pe::WaitNote::WaitNote(Pe& pe, Operation& operation, Cycle cycle) : pe_(pe), operation_(operation) {

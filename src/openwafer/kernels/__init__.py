@@ -1,0 +1,1 @@
+"""CSL kernels of our own, with what runs and checks them."""
