@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 _LEVELS = {"1": logging.ERROR, "2": logging.INFO, "3": logging.DEBUG, "4": 5}
 
 
 def configure_logs() -> None:
     """Set up structlog for this process from `WAFER_LOG` (default 1). Logs go to standard error."""
+    import structlog  # here and below: importing it takes longer than compiling a small kernel
+
     level = _LEVELS.get(os.environ.get("WAFER_LOG", "1"), logging.ERROR)
     structlog.configure(
         processors=[
@@ -29,5 +33,7 @@ def configure_logs() -> None:
 
 def logger(role: str) -> structlog.typing.FilteringBoundLogger:
     """A logger whose lines carry the role that wrote them."""
+    import structlog
+
     bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(role=role)
     return bound

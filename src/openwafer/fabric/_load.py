@@ -24,10 +24,11 @@ _NONE, _WORD, _HALF, _PAIR = range(4)
 
 
 def load_machine(
-    loaded: image.Image, timing: Timing, entries: Sequence[Sequence[int]]
+    loaded: image.Image, timing: Timing, entries: Sequence[Sequence[int]], jitter: int = 0
 ) -> _native.NativeMachine:
     """A native machine with everything of the image on it; `entries` are the addresses of each code's entries.
 
+    jitter: see `Machine`.
     Raises InputError where the image contradicts itself or the machine.
     """
     machine = _native.NativeMachine(
@@ -38,6 +39,7 @@ def load_machine(
         wse3=loaded.architecture == "wse3",
         color_swap=loaded.architecture == "wse2",
         timing=timing.native(),
+        jitter=jitter,
     )
     for color, direction in loaded.streams.items():
         machine.set_stream(color, direction == "in")

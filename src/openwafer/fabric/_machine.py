@@ -52,14 +52,19 @@ class Machine:
         timing: Profile | Timing = "sim",
         executor: Executor | None = None,
         object_cache: Path | None = None,
+        jitter: int = 0,
     ) -> None:
         """Load `loaded`; nothing runs before `run`.
 
         timing: `sim` and `silicon` are tables of cycles, `functional` charges nothing; or a table
         of one's own. executor: for tests, gives the
         addresses of a code's entries in place of compiled code. object_cache: a folder that keeps compiled code.
+        jitter: for tests, a seed from 1 on: links take longer, wavelets are held, tasks start late, and who goes first
+        among equals is drawn at random; whoever has no race gives the same answer. 0 draws nothing.
         Raises InputError if the image contradicts itself, FabricError if its code cannot be compiled.
         """
+        if not 0 <= jitter < 1 << 32:
+            raise InputError(f"jitter {jitter} is no seed; give 1 to {(1 << 32) - 1}, or 0 for none")
         self.image = loaded
         self.timing = timing if isinstance(timing, Timing) else load_timing(loaded.architecture, timing)
         self._codes = (
@@ -71,7 +76,7 @@ class Machine:
             else [c.entries for c in self._codes]
         )
         try:
-            self._native = load_machine(loaded, self.timing, entries)
+            self._native = load_machine(loaded, self.timing, entries, jitter)
             self._ports = {
                 port.name: (
                     self._native.open_port(

@@ -2,19 +2,21 @@
 
 WAFER_TRACE=FILE         the binary trace, with wavelets and passages
 WAFER_TIME=1             where the cycles went, printed to stderr
-SIMFABRIC_DEBUG=WORDS    text lines in FILE of `sim_trace_log`: inst_trace (operations), landing (wavelets)
+SIMFABRIC_DEBUG=WORDS    text lines at the end of sim.log: inst_trace (operations and waits), landing (wavelets)
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openwafer.base import InputError
-
-_DEBUG_WORDS = ("inst_trace", "landing")
+from openwafer.fabric._machine import Machine
+from openwafer.fabric._trace_file import write_trace
+from openwafer.fabric._trace_summary import describe_time, summarise_trace
+from openwafer.fabric.view._text import append_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,9 @@ class TraceOptions:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> TraceOptions:
-        """What the variables above ask for. Raises InputError for a word of SIMFABRIC_DEBUG that means nothing here."""
+        """What the variables above ask for; other words of SIMFABRIC_DEBUG, which other simulators know, do nothing."""
         given = os.environ if environment is None else environment
         words = given.get("SIMFABRIC_DEBUG", "").replace(",", " ").split()
-        for word in words:
-            if word not in _DEBUG_WORDS:
-                raise InputError(
-                    f"SIMFABRIC_DEBUG={word} is not known; choose among {', '.join(_DEBUG_WORDS)}, or unset it"
-                )
         file = given.get("WAFER_TRACE")
         return cls(
             file=Path(file) if file else None,
@@ -54,3 +51,35 @@ class TraceOptions:
             instructions="inst_trace" in words,
             landings="landing" in words,
         )
+
+
+def start_trace(machine: Machine, options: TraceOptions) -> None:
+    """Let `machine` record what `options` ask for."""
+    if options.any:
+        machine.set_trace(wavelets=options.wavelets, passages=options.wavelets)
+
+
+def finish_trace(machine: Machine, options: TraceOptions, log: Path) -> None:
+    """Write what was asked for: the trace file, text lines at the end of `log`, the table of times to stderr."""
+    if not options.any:
+        return
+    trace = machine.full_trace()
+    if options.file is not None:
+        write_trace(trace, free_name(options.file))
+    if options.instructions or options.landings:
+        append_text(trace, log, instructions=options.instructions, landings=options.landings)
+    if options.time:
+        sys.stderr.write(describe_time(summarise_trace(trace)))
+
+
+_written: set[Path] = set()
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the same with a number where this process has written a trace there: a script may run several programs."""
+    number, chosen = 1, path
+    while chosen.resolve() in _written:
+        number += 1
+        chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    _written.add(chosen.resolve())
+    return chosen

@@ -122,3 +122,27 @@ def _launches(names: Any, spans: NDArray[Any], at: NDArray[np.int64]) -> tuple[L
         LaunchTime(name, start, int(end - start), len(members))
         for (name, start, members), end in zip(groups, ends, strict=True)
     )
+
+
+def describe_time(summary: TimeSummary, most: int = 16) -> str:
+    """The summary as a table for people: launches, totals, and the `most` busiest PEs."""
+    lines = [f"{summary.cycles:,} cycles"]
+    if summary.dropped:
+        lines.append(f"the trace was full: {summary.dropped:,} later records are not counted")
+    lines += [
+        f"  launch {one.name:<24} at cycle {one.start:>12,}: {one.cycles:>12,} cycles on {one.pes:,} PEs"
+        for one in summary.launches
+    ]
+    if summary.pes:
+        lines.append(
+            f"  {'PE':<10} {'program':<20} {'busy':>12} {'waiting':>12} {'idle':>12} {'tasks':>8} {'microthreads':>13}"
+        )
+        busiest = sorted(summary.pes, key=lambda one: (-one.busy, one.y, one.x))[:most]
+        for one in sorted(busiest, key=lambda one: (one.y, one.x)):
+            lines.append(
+                f"  {f'({one.x}, {one.y})':<10} {one.program[-20:]:<20} {one.busy:>12,} {one.waiting:>12,} {one.idle:>12,} "
+                f"{one.tasks:>8,} {one.microthread_busy:>13,}"
+            )
+        if len(summary.pes) > most:
+            lines.append(f"  ... the {most} busiest of {len(summary.pes):,} PEs")
+    return "\n".join(lines) + "\n"

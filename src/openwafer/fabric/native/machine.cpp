@@ -8,7 +8,7 @@ namespace openwafer {
 
 Machine::Machine(const Options& options, const TimingTable& table)
     : options_(options),
-      timing_(table),
+      timing_(table, options.jitter),
       network_(options.width, options.height, options.color_swap, timing_.network),
       pes_(size_t{options.width} * options.height) {
   network_.set_sink(this);

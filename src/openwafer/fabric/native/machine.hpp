@@ -45,6 +45,7 @@ class Machine : public RampSink {
     uint32_t left = 0, top = 0;        // where the program's rectangle lies
     bool wse3 = false;
     bool color_swap = false;
+    Jitter jitter = {};
   };
   enum class Outcome { IDLE, LIMIT, STALLED, FAILED };
 

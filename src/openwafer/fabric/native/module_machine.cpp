@@ -207,10 +207,10 @@ void bind_machine(nb::module_& m) {
   nb::class_<Machine>(m, "NativeMachine")
       .def("__init__",
            [](Machine* self, uint32_t width, uint32_t height, uint32_t left, uint32_t top, bool wse3, bool color_swap,
-              const TimingTable& timing) {
-             new (self) Machine({width, height, left, top, wse3, color_swap}, timing);
+              const TimingTable& timing, uint32_t jitter) {
+             new (self) Machine({width, height, left, top, wse3, color_swap, {jitter}}, timing);
            },
-           "width"_a, "height"_a, "left"_a, "top"_a, "wse3"_a, "color_swap"_a, "timing"_a)
+           "width"_a, "height"_a, "left"_a, "top"_a, "wse3"_a, "color_swap"_a, "timing"_a, "jitter"_a)
       .def("add_program", [](Machine& machine, const Program& program) { return machine.add_program(program); })
       .def("place", &Machine::place)
       .def("configure",

@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "jitter.hpp"
+
 namespace openwafer {
 
 using Tile = uint32_t;   // y * width + x, in fabric coordinates
@@ -58,6 +60,7 @@ struct NetworkTiming {
   uint32_t ramp_out_cycles = 1;  // router to CE
   uint32_t buffer_wavelets = 4;  // for each color and input of a router; 1 to 128
   bool trains = true;            // move uncontended streams as one; changes no result, only speed
+  Jitter jitter = {};            // goes without trains
 };
 
 struct SwitchPosition {

@@ -18,6 +18,8 @@ namespace openwafer {
 namespace {
 
 constexpr uint8_t LINKS = 15;
+constexpr uint32_t LINK_JITTER = 4;  // cycles that a link takes longer are below this
+constexpr uint32_t HELD = 4;         // of so many wavelets one is held for a cycle
 
 // The lowest set bit's number, which it clears.
 template <typename T>
@@ -34,6 +36,12 @@ inline bool Network::State::had_room_at(uint32_t out) const {
   if (!(out & TWO_BUFFERS)) return had_room(buffers[out]);
   const std::array<uint32_t, 2>& pair = pairs[out & ~TWO_BUFFERS];
   return had_room(buffers[pair[0]]) && had_room(buffers[pair[1]]);
+}
+
+inline Cycle Network::State::after_hop(uint32_t slot, int side) const {
+  const Cycle usual = now + timing.hop_cycles;
+  if (!timing.jitter) return usual;
+  return usual + timing.jitter.draw(0, uint64_t{tile_of(slots[slot])} * SIDES + static_cast<uint64_t>(side), LINK_JITTER);
 }
 
 void Network::State::inject(uint32_t index) {
@@ -123,6 +131,13 @@ void Network::State::step(uint32_t index) {
         continue;
       }
       Request request{buffer, at, static_cast<uint32_t>(now) - buffers[buffer].taken, head, NONE, 0, false};
+      if (timing.jitter) {
+        request.age = timing.jitter.draw(now, buffer, UINT32_MAX);
+        if (request.age % HELD == 0) {
+          waits = true;
+          continue;
+        }
+      }
       if (!has_way(request)) continue;
       int place = count++;
       for (; place > 0 && requests[place - 1].age < request.age; place--) requests[place] = requests[place - 1];
@@ -184,14 +199,15 @@ void Network::State::move(const Request& request) {
 
   const Slot& slot = slots[request.slot];
   for (uint32_t links = request.sides & LINKS; links;) {
-    const uint32_t out = slot.out[static_cast<size_t>(next_bit(links))];
+    const int side = next_bit(links);
+    const uint32_t out = slot.out[static_cast<size_t>(side)];
     hops++;
     if (out & TO_PORT) {
       ports[out & ~TO_PORT].words.push_back({sent, slot.color, control});
     } else if (out & TWO_BUFFERS) {
-      for (const uint32_t buffer : pairs[out & ~TWO_BUFFERS]) push(buffer, sent, control, now + timing.hop_cycles);
+      for (const uint32_t buffer : pairs[out & ~TWO_BUFFERS]) push(buffer, sent, control, after_hop(request.slot, side));
     } else {
-      push(out, sent, control, now + timing.hop_cycles);
+      push(out, sent, control, after_hop(request.slot, side));
     }
   }
   if (!(request.sides & bit(RAMP))) return;
@@ -265,8 +281,9 @@ void Network::evaluate(Cycle cycle) {
   state.round++;
   state.run_trains();
   for (const uint32_t port : state.active_ports) state.inject(port);
+  const bool jitters{state.timing.jitter};
   for (const uint32_t router : state.active) {
-    if (!state.pass(router)) state.step(router);
+    if (jitters || !state.pass(router)) state.step(router);
   }
   state.due = state.next.empty() && state.next_ports.empty() && state.ending.empty() ? NEVER : cycle + 1;
 }

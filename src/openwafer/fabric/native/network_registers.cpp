@@ -50,7 +50,7 @@ void Network::State::refresh(Slot& slot) {
   }
   slot.open = slot.bits & STALLED ? 0 : slot.rx | bit(HOST);
   const auto one_link = [](uint8_t mask) { return mask && !(mask & (mask - 1)) && mask < bit(RAMP); };
-  const bool plain = timing.trains && timing.buffer_wavelets > timing.hop_cycles && one_link(slot.rx) &&
+  const bool plain = timing.trains && !timing.jitter && timing.buffer_wavelets > timing.hop_cycles && one_link(slot.rx) &&
                      one_link(slot.tx) && slot.pop == PopMode::NO_POP && slot.extra == NONE &&
                      !(slot.bits & (SWAP_X | SWAP_Y | STALLED | FILTERED)) &&
                      std::none_of(slot.positions.begin(), slot.positions.end(), valid);

@@ -203,6 +203,7 @@ struct Network::State {
     bool counts;    // the filter counts it
   };
   bool leaves_now(const Entry& head) const;
+  Cycle after_hop(uint32_t slot, int side) const;  // when what leaves now by that link can leave the next router
   bool had_room(const Buffer& buffer) const;  // as the cycle began
   bool had_room_at(uint32_t out) const;
   void put(Buffer& buffer, uint32_t index, uint32_t data, bool control, Cycle ready);

@@ -10,6 +10,8 @@
 
 namespace openwafer {
 
+constexpr uint32_t TASK_JITTER = 16;  // cycles that a task starts late are below this
+
 void Pe::at(Event event) {
   const auto place = std::upper_bound(events_.begin(), events_.end(), event,
                                       [](const Event& a, const Event& b) { return a.cycle < b.cycle; });
@@ -169,7 +171,9 @@ bool Pe::has_candidate(Cycle cycle) {
 bool Pe::choose(Cycle cycle, Choice& choice) {
   if (!may_have_candidate()) return false;
   bool found = false;
-  const int first = machine_.timing().round_robin ? last_task_ + 1 : 0;
+  const Jitter& jitter = machine_.timing().network.jitter;
+  int first = machine_.timing().round_robin ? last_task_ + 1 : 0;
+  if (jitter) first = static_cast<int>(jitter.draw(cycle, (uint64_t{tile_} << 2) + 2, COMMAND + 1));
   for (int i = 0; i <= COMMAND; ++i) {
     Choice one;
     if (!candidate((first + i) % (COMMAND + 1), cycle, one)) continue;
@@ -188,6 +192,9 @@ void Pe::start_task(const Choice& choice, Cycle cycle) {
   last_task_ = static_cast<int8_t>(choice.id);
   std::memset(arguments, 0, sizeof(arguments));
   clock = cycle + machine_.timing().dispatch_cycles;
+  if (const Jitter& jitter = machine_.timing().network.jitter) {
+    clock += jitter.draw(cycle, (uint64_t{tile_} << 2) + 3, TASK_JITTER);
+  }
   if (choice.id == COMMAND) {
     const Command command = std::move(commands_->front());
     traced_entry_ = command.entry;

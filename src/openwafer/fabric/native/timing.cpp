@@ -38,7 +38,8 @@ std::vector<uint8_t> depths(const TimingTable& table, const std::string& name) {
 
 }  // namespace
 
-Timing::Timing(const TimingTable& table) {
+Timing::Timing(const TimingTable& table, Jitter jitter) {
+  network.jitter = jitter;
   network.hop_cycles = scalar(table, "network.hop_cycles");
   network.ramp_in_cycles = scalar(table, "network.ramp_in_cycles");
   network.ramp_out_cycles = scalar(table, "network.ramp_out_cycles");

@@ -15,7 +15,7 @@ namespace openwafer {
 using TimingTable = std::map<std::string, std::vector<double>>;
 
 struct Timing {
-  explicit Timing(const TimingTable& table);
+  Timing(const TimingTable& table, Jitter jitter);
   Timing() = default;
 
   NetworkTiming network;
