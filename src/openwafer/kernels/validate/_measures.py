@@ -15,6 +15,7 @@ from openwafer.kernels.validate._published import Row
 
 _SHORT, _LONG = 512, 2048  # elements, between which slopes are taken
 _MAIN_THREAD = 8
+_SINGLES = (3, 8)  # parts of the program `vector` whose elements are f32
 
 
 def measure_row(row: Row, bench: Bench, timing: Timing) -> float:
@@ -77,7 +78,8 @@ def relay_cycles(bench: Bench, chip: Architecture, timing: Timing, count: int) -
 
 
 def _part(bench: Bench, chip: Architecture, timing: Timing, what: int, count: int, stride: int = 1) -> int:
-    image = bench.image("vector", chip, count=count, stride=stride, shift=0)
+    words = count * stride // (1 if what in _SINGLES else 2)
+    image = bench.image("vector", chip, count=count, stride=stride, words=words)
     return bench.ticks(image, timing, what) - bench.ticks(image, timing, 0)
 
 
@@ -109,7 +111,7 @@ def fmacs_cycles(bench: Bench, chip: Architecture, timing: Timing, shift: int) -
 
 def loop_cycles(bench: Bench, chip: Architecture, timing: Timing, what: int, count: int) -> float:
     """A whole loop."""
-    image = bench.image("loops", chip, count=count)
+    image = bench.image("loops", chip, count=count, singles=count if what == 2 else 1)
     return bench.ticks(image, timing, what) - bench.ticks(image, timing, 0)
 
 
