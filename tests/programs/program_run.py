@@ -1,15 +1,16 @@
-"""How a test runs one of our CSL programs: compile a folder's layout.csl, then copy and launch with NumPy arrays."""
+"""How a test runs one of our CSL programs: copy and launch with NumPy arrays, and look at what is left."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from openwafer.csl._compile import compile_program
-from openwafer.csl.syntax import Dialect
+from openwafer.artifact._image import Image
+from openwafer.fabric import Machine
 from openwafer.host import MemcpyDataType, SdkRuntime, debug_util, write_artifacts
 
 OFFSET = (4, 1)
@@ -17,34 +18,24 @@ MARGIN = (7, 2)  # columns and rows of the fabric that are not the program's
 
 
 class Run:
-    """A compiled program on a simulator. Arrays have the shape (rows, columns, elements): one row of elements per PE."""
+    """A compiled program on a simulator. Arrays have the shape (rows, columns, elements): one row of elements per PE.
+
+    `machine` makes the machine, where it is not the usual one.
+    """
 
     def __init__(
         self,
-        layout: Path,
-        architecture: Literal["wse2", "wse3"],
+        image: Image,
         folder: Path,
-        *,
-        timing: str = "sim",
-        dialect: Dialect = "1.4",
-        **params: int | str,
+        params: Mapping[str, int | str],
+        machine: Callable[..., Any] = Machine,
     ) -> None:
-        self.architecture = architecture
+        self.architecture = image.architecture
         self.params = params
-        texts = {name: str(value) for name, value in params.items()}
-        image = compile_program(
-            layout,
-            params=texts,
-            architecture=architecture,
-            fabric=(16 + MARGIN[0], 16 + MARGIN[1]),
-            offset=OFFSET,
-            memcpy=True,
-            dialect=dialect,
-        )
         self.folder = folder / "out"
         self.image = image
         self.width, self.height = image.rectangle
-        self.runtime = SdkRuntime(write_artifacts(image, self.folder, params=texts), timing=timing)
+        self.runtime = SdkRuntime(write_artifacts(image, self.folder), timing="sim", machine=machine)
         self.runtime.load()
         self.runtime.run()
         self._stopped = False
@@ -101,6 +92,17 @@ class Run:
         if not self._stopped:
             self._stopped = True
             self.runtime.stop()
+
+    def left(self) -> dict[str, Any]:
+        """Everything that a run leaves: the cycle, and of each PE its memory and its statistics."""
+        machine = self.runtime.device.machine
+        found: dict[str, Any] = {"cycle": machine.cycle, "prints": machine.prints()}
+        for tile in self.image.tiles:
+            if tile.program is not None:
+                size = self.image.programs[tile.program].memory_bytes
+                memory = machine.read(tile.x, tile.y, 0, size)
+                found[f"PE ({tile.x}, {tile.y})"] = (machine.statistics(tile.x, tile.y), memory)
+        return found
 
     def trace(self, x: int, y: int, key: str) -> list[Any]:
         """What a PE recorded with <debug>, after `stop`."""

@@ -1,73 +1,39 @@
-"""Our own CSL programs, each on both architectures, each against NumPy.
-
-A folder holds layout.csl, what it names, and check.py: `check(run, random)` runs the program and compares; PARAMS are the
-layout's params, one dict for each run; ARCHITECTURES if not both, DIALECT if not 1.4; its docstring says what it shows.
-"""
+"""Our own CSL programs, each on both architectures: against NumPy, interpreted, and on a machine in legal disorder."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
 
-import numpy as np
 import pytest
-from program_run import Run
+from program_cases import FOLDERS, HERE, Case, cases
 
-from openwafer.csl.syntax import Dialect
-
-HERE = Path(__file__).parent
-FOLDERS = sorted(path.parent for path in HERE.glob("*/check.py"))
-
-
-@dataclass(frozen=True)
-class Case:
-    folder: Path
-    architecture: Literal["wse2", "wse3"]
-    dialect: Dialect
-    params: dict[str, int | str]
-    check: Callable[[Run, np.random.Generator], None]
-
-    def __str__(self) -> str:
-        params = "".join(f"-{name}{value}" for name, value in self.params.items())
-        return f"{self.folder.name}-{self.architecture}{params}"
+from openwafer.csl.interpret import Executor
+from openwafer.fabric import Machine
+from openwafer.fabric._native import runtime_addresses
 
 
-def _module(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"program_{folder.name}", folder / "check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _cases() -> list[Case]:
-    cases = []
-    for folder in FOLDERS:
-        module: Any = _module(folder)
-        for architecture in getattr(module, "ARCHITECTURES", ("wse2", "wse3")):
-            for params in getattr(module, "PARAMS", ({},)):
-                dialect = getattr(module, "DIALECT", "1.4")
-                cases.append(Case(folder, architecture, dialect, params, module.check))
-    return cases
-
-
-@pytest.mark.parametrize("case", _cases(), ids=str)
-def test_programs_compute_what_numpy_computes(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each program's check compares with NumPy; its docstring says what it shows."""
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run writes its sim.log where it is."""
     monkeypatch.chdir(tmp_path)
-    layout = case.folder / "layout.csl"
-    run = Run(layout, case.architecture, tmp_path, dialect=case.dialect, **case.params)
-    try:
-        case.check(run, np.random.default_rng(7))
-    finally:
-        run.stop()
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_programs_compute_what_numpy_computes_natively_and_interpreted(case: Case, tmp_path: Path) -> None:
+    """Each check compares with NumPy; the interpreter leaves the same bits everywhere, in the same cycles."""
+    native = case.run(tmp_path).left()
+
+    interpreted = case.run(tmp_path, machine=partial(Machine, executor=Executor(runtime_addresses()))).left()
+
+    assert interpreted == native
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_disorder_that_the_machine_allows_changes_no_answer(case: Case, tmp_path: Path) -> None:
+    """Latency, arbitration and the order of tasks and microthreads are promised to nobody: a change would be a race."""
+    for seed in range(1, 4):
+        case.run(tmp_path, machine=partial(Machine, jitter=seed))
 
 
 def test_there_are_at_least_thirty_programs() -> None:

@@ -42,6 +42,8 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     limit2: int | None = None
     minimum: int = 0
     maximum: int = 0
+    control_only: bool = False
+    """A counter passes only control wavelets, and only those that come as it stands at `maximum`."""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,14 +83,17 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     """0 unset, else 1 low, 2 medium, 3 high."""
     location: int = 0
+    control_offset: int = 0
+    """Input queues of WSE-3: added to the id that a control wavelet carries, where the queue has a control table of its own."""
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """A task id and what it runs. Ids without a function have only a state."""
 
-    kind: Literal["data", "local", "control", "teardown"]
+    kind: Literal["data", "local", "control", "teardown", "empty_queue"]
     id: int
-    """Data tasks: the color on WSE-2, the input queue on WSE-3. Teardown handlers: the color, or -1 for every color."""
+    """Data tasks: the color on WSE-2, the input queue on WSE-3. Teardown handlers: the color, or -1 for every color. Handlers
+    of queues that @queue_flush found empty: the input queue, or 8 and the output queue."""
     entry: int | None = None
     parameters: tuple[str, ...] = ()
     """Data and control tasks: one 32-bit type, one 16-bit type, or two 16-bit types (data, index)."""

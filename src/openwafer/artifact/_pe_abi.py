@@ -67,7 +67,7 @@ DESCRIPTOR = (
     ("priority", "u8"),  # 0 unset, else 1 low, 2 medium, 3 high
     ("simd", "u8"),  # fabric: 0 unset, 1 simd_32 (one 32-bit wavelet), 2 simd_64, 3 simd_32_or_64 as published for simd_mode
     ("control_transform", "u8"),
-    ("reserved", "u8"),
+    ("zero", "u8"),  # fabout: the source whose memory is cleared at the end; 1 the first, 2 the last but scalars, 0 none
     ("extents", "u16[4]"),  # mem4d, outermost first; unused dims are 1
     ("strides", "i16[4]"),  # mem4d, in elements of the operation that uses it
 )
@@ -125,14 +125,14 @@ VECTOR = (
     ("operation", "u16"),  # index into VECTOR_OPERATIONS
     ("operands", "u8"),
     ("asynchronous", "u8"),
-    ("thread", "u8"),  # ut_id; 0xff: by the rule of the architecture
+    ("thread", "u8"),  # ut_id; 0xff: by the rule of the architecture; SAID_BEFORE
     ("priority", "u8"),  # as in DESCRIPTOR
     ("end", "u8"),  # Action at the end
     ("end_target", "u8"),  # Target
-    ("end_id", "u8"),
+    ("end_id", "u8"),  # SAID_BEFORE: what ow_vector_id said
     ("control", "u8"),  # Action on a control wavelet
     ("control_target", "u8"),
-    ("control_id", "u8"),
+    ("control_id", "u8"),  # the same
     ("unblock", "u8"),  # 1: also unblocks unblock_id at the end
     ("unblock_target", "u8"),
     ("unblock_id", "u8"),
@@ -140,6 +140,9 @@ VECTOR = (
     ("location", "u32"),  # index into the program's locations
 )
 """The fixed part of a vector operation, or of loading a DSR, 20 bytes."""
+
+SAID_BEFORE = 0xFE
+"""In place of an id that only running code knows: the last that ow_vector_id gave."""
 
 VECTOR_OPERATIONS = (
     *("add16", "addc16", "sub16", "and16", "or16", "xor16", "sar16", "sll16", "slr16", "clz", "ctz", "popcnt"),
@@ -163,6 +166,8 @@ class Runtime:
 RUNTIME = (
     # vector operations; i32 results are a Status
     Runtime("ow_vector", ("ptr", "ptr"), "i32"),  # VECTOR, its OPERANDs
+    Runtime("ow_vector_id", ("u32", "u32"), "void"),  # 0 end_id, 1 control_id, 2 thread; the id, for the next operation
+    Runtime("ow_vector_complete", (), "u32"),  # 0 if an empty or full FIFO cut the last synchronous operation short
     Runtime("ow_load_dsr", ("u32", "u32", "ptr", "ptr"), "i32"),  # OperandKind, number, DESCRIPTOR, VECTOR
     Runtime("ow_map_begin", ("ptr", "ptr", "u32"), "i32"),  # OPERANDs, uint8 each: MAP_TYPES index + MAP_WRITE; location
     Runtime("ow_map_next", ("ptr",), "i32"),  # -> uint8: 1 if there is an element, 0 at the end

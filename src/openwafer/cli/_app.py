@@ -12,6 +12,7 @@ from rich.console import Console
 
 from openwafer.base import InputError, WaferError, configure_logs
 from openwafer.cli._csl import csl
+from openwafer.cli._fabric import fabric
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
 from openwafer.cli._machine import show_machines
 
@@ -124,6 +125,7 @@ def train(
 
 app.command()(host)
 app.add_typer(csl, name="csl")
+app.add_typer(fabric, name="fabric")
 
 
 @app.command()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, cast, get_args
 
+import msgspec
 import typer
+from rich.console import Console
 
 from openwafer.base import CslError, InputError
 from openwafer.csl import DiagnosticError, Source
@@ -54,12 +58,58 @@ def compile_(context: typer.Context) -> None:
     raise typer.Exit(cslc(context.args))
 
 
-@csl.command(context_settings=_PASSED_ON)
-def run(context: typer.Context) -> None:
+# What stands behind the script is the script's, whatever it looks like.
+_SCRIPT = {**_PASSED_ON, "allow_interspersed_args": False, "ignore_unknown_options": False, "help_option_names": ["--help"]}
+
+
+@csl.command(context_settings=_SCRIPT)
+def run(
+    context: typer.Context,
+    time: Annotated[bool, typer.Option("--time", help="Say where the cycles went.")] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Record what PEs and wavelets do; `wafer fabric` shows it.", show_default=False),
+    ] = None,
+) -> None:
     """Run a host script with the import names of the SDK, as cs_python does: SCRIPT [arguments]"""
     from openwafer.compat import cs_python
 
+    if time:
+        os.environ["WAFER_TIME"] = "1"
+    if trace is not None:
+        os.environ["WAFER_TRACE"] = str(trace)
     raise typer.Exit(cs_python(context.args))
+
+
+@csl.command(context_settings=_PASSED_ON | {"help_option_names": ["--help"]})
+def report(
+    context: typer.Context,
+    program: Annotated[
+        Path,
+        typer.Argument(help="A folder that compile wrote, or LAYOUT.csl with flags of cslc.", show_default=False),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Show what a program takes of its PEs: memory, colors, queues, task ids, DSRs, FIFOs."""
+    from openwafer.cli._report import show_report
+    from openwafer.fabric import report_image
+    from openwafer.host import SdkCompileArtifacts
+
+    if program.suffix == ".csl":
+        from openwafer.compat import compile_folder, parse_flags
+
+        with TemporaryDirectory() as folder:
+            compile_folder(parse_flags([str(program), *context.args, "-o", folder]))
+            image = SdkCompileArtifacts(folder).image()
+    elif context.args:
+        raise InputError(f"{context.args[0]}: flags are for layouts, and {program} is compiled")
+    else:
+        image = SdkCompileArtifacts(program).image()
+    made = report_image(image)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(made), indent=2).decode())
+    else:
+        show_report(made, Console())
 
 
 def _dialect(name: str) -> Dialect:

@@ -4,6 +4,7 @@ The modules under `sdk/` stand on the path only while `cs_python` runs a script,
 """
 
 from openwafer.compat._cs_python import cs_python
-from openwafer.compat._cslc import cslc
+from openwafer.compat._cslc import compile_folder, cslc
+from openwafer.compat._flags import parse_flags
 
-__all__ = ["cs_python", "cslc"]
+__all__ = ["compile_folder", "cs_python", "cslc", "parse_flags"]

@@ -11,8 +11,9 @@ from openwafer.fabric._report import ImageReport, ProgramReport, report_image
 from openwafer.fabric._timing import Grade, Profile, Timing, TimingValue, load_timing
 from openwafer.fabric._trace import TRACE_RECORD, Lack, TraceKind, read_trace
 from openwafer.fabric._trace_file import ProgramFacts, Trace, TraceFacts, load_trace, write_trace
+from openwafer.fabric._trace_options import TraceOptions, finish_trace, watch_machine
 from openwafer.fabric._trace_spans import SPAN, SpanName, Spans, make_spans
-from openwafer.fabric._trace_summary import LaunchTime, PeTime, TimeSummary, summarise_trace
+from openwafer.fabric._trace_summary import LaunchTime, PeTime, TimeSummary, describe_time, summarise_trace
 
 __all__ = [
     "SPAN",
@@ -36,11 +37,15 @@ __all__ = [
     "Trace",
     "TraceFacts",
     "TraceKind",
+    "TraceOptions",
+    "describe_time",
+    "finish_trace",
     "load_timing",
     "load_trace",
     "make_spans",
     "read_trace",
     "report_image",
     "summarise_trace",
+    "watch_machine",
     "write_trace",
 ]

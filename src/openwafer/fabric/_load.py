@@ -11,7 +11,7 @@ from openwafer.fabric import _native
 from openwafer.fabric._timing import Timing
 
 SIDES = ("WEST", "EAST", "SOUTH", "NORTH", "RAMP")
-_KINDS = ("data", "local", "control", "teardown")
+_KINDS = ("data", "local", "control", "teardown", "empty_queue")
 _POPS = ("no_pop", "always_pop", "pop_on_advance", "pop_on_advance_nop")
 _FILTERS = ("counter", "sparse_counter", "range")
 _FILES = {
@@ -85,7 +85,9 @@ def _program(
                 f"{program.name} initialises {queue.direction} queue {queue.number}, but {timing.architecture} has "
                 f"{len(depths)} of them, from 0"
             )
-        native.add_queue(queue.direction == "input", queue.number, queue.color, queue.priority)
+        native.add_queue(
+            queue.direction == "input", queue.number, queue.color, queue.priority, queue.control_offset
+        )
     for fifo in program.fifos:
         push = -1 if fifo.activate_push is None else fifo.activate_push
         pop = -1 if fifo.activate_pop is None else fifo.activate_pop
@@ -102,7 +104,7 @@ def _program(
 
 
 def _bind(native: _native.NativeProgram, program: image.Program, task: image.Task) -> None:
-    most = {"data": 32, "local": 32, "control": 64, "teardown": 24}[task.kind]
+    most = {"data": 32, "local": 32, "control": 64, "teardown": 24, "empty_queue": 16}[task.kind]
     if not (0 <= task.id < most or (task.kind == "teardown" and task.id == -1)):
         raise InputError(
             f"{program.name} binds {task.kind} task {task.name!r} to id {task.id}; ids are 0 to {most - 1}"
@@ -178,4 +180,5 @@ def _configure(machine: _native.NativeMachine, x: int, y: int, color: int, route
             -1 if one.limit2 is None else one.limit2,
             one.minimum,
             one.maximum,
+            one.control_only,
         )

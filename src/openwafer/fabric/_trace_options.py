@@ -1,18 +1,20 @@
-"""What a user asks to be recorded of the runs of a process, in the environment, and the files that come of it.
+"""What a user asks to be recorded of the machines of a process, in the environment, and the files that come of it.
 
-WAFER_TRACE=FILE         the binary trace, with wavelets and passages
-WAFER_TIME=1             where the cycles went, printed to stderr
+WAFER_TRACE=FILE         the binary trace, with wavelets; a second machine of the process writes FILE-2, and so on
+WAFER_TIME=1             where the cycles went, to stderr
 SIMFABRIC_DEBUG=WORDS    text lines at the end of sim.log: inst_trace (operations and waits), landing (wavelets)
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from openwafer.base import WaferError
 from openwafer.fabric._machine import Machine
 from openwafer.fabric._trace_file import write_trace
 from openwafer.fabric._trace_summary import describe_time, summarise_trace
@@ -28,6 +30,8 @@ class TraceOptions:
     time: bool = False
     instructions: bool = False
     landings: bool = False
+    log: Path = Path("sim.log")
+    """Where text lines go."""
 
     @property
     def any(self) -> bool:
@@ -46,40 +50,62 @@ class TraceOptions:
         words = given.get("SIMFABRIC_DEBUG", "").replace(",", " ").split()
         file = given.get("WAFER_TRACE")
         return cls(
-            file=Path(file) if file else None,
+            # A script may change its folder before the machine ends.
+            file=Path(file).absolute() if file else None,
             time=bool(given.get("WAFER_TIME")),
             instructions="inst_trace" in words,
             landings="landing" in words,
+            log=Path("sim.log").absolute(),
         )
 
 
-def start_trace(machine: Machine, options: TraceOptions) -> None:
-    """Let `machine` record what `options` ask for."""
-    if options.any:
-        machine.set_trace(wavelets=options.wavelets, passages=options.wavelets)
+_watched: dict[Machine, TraceOptions] = {}
+_written: set[Path] = set()
 
 
-def finish_trace(machine: Machine, options: TraceOptions, log: Path) -> None:
-    """Write what was asked for: the trace file, text lines at the end of `log`, the table of times to stderr."""
-    if not options.any:
+def watch_machine(machine: Machine, options: TraceOptions | None = None) -> None:
+    """Let `machine` record what `options`, or the environment, ask for.
+
+    `finish_trace` writes it; if that is not called, as after an error, the end of the process does.
+    """
+    chosen = TraceOptions.from_environment() if options is None else options
+    if not chosen.any:
+        return
+    if not _watched:
+        atexit.register(_finish_all)
+    machine.set_trace(wavelets=chosen.wavelets, passages=chosen.wavelets)
+    _watched[machine] = chosen
+
+
+def finish_trace(machine: Machine) -> None:
+    """Write what was asked for of a machine: files, text lines, the table of times. Once; else, and for others, nothing.
+
+    Raises StorageError if a file cannot be written.
+    """
+    options = _watched.pop(machine, None)
+    if options is None:
         return
     trace = machine.full_trace()
     if options.file is not None:
-        write_trace(trace, free_name(options.file))
+        write_trace(trace, _free_name(options.file))
     if options.instructions or options.landings:
-        append_text(trace, log, instructions=options.instructions, landings=options.landings)
+        append_text(trace, options.log, instructions=options.instructions, landings=options.landings)
     if options.time:
         sys.stderr.write(describe_time(summarise_trace(trace)))
 
 
-_written: set[Path] = set()
+def _finish_all() -> None:
+    for machine in list(_watched):
+        try:
+            finish_trace(machine)
+        except WaferError as error:
+            sys.stderr.write(f"error: {error}\n")
 
 
-def free_name(path: Path) -> Path:
-    """`path`, or the same with a number where this process has written a trace there: a script may run several programs."""
+def _free_name(path: Path) -> Path:
     number, chosen = 1, path
-    while chosen.resolve() in _written:
+    while chosen in _written:
         number += 1
         chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    _written.add(chosen.resolve())
+    _written.add(chosen)
     return chosen

@@ -22,9 +22,11 @@ _LOOK_EVERY_S = 0.1  # all lines are copied for a look
 
 def simulator(image: Image, *, timing: Profile, object_cache: Path | None) -> Any:
     """The simulated machine for an image."""
-    from openwafer.fabric import Machine
+    from openwafer.fabric import Machine, watch_machine
 
-    return Machine(image, timing=timing, object_cache=object_cache)
+    machine = Machine(image, timing=timing, object_cache=object_cache)
+    watch_machine(machine)
+    return machine
 
 
 class Device:
@@ -55,6 +57,12 @@ class Device:
     def diagnose(self) -> str:
         """What everything that waits is waiting for."""
         return str(self.machine.diagnose())
+
+    def finish_trace(self) -> None:
+        """Write the traces that the environment asks for; see `fabric.watch_machine`."""
+        from openwafer.fabric import finish_trace
+
+        finish_trace(self.machine)
 
     # --- memory ---
 

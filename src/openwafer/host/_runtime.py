@@ -121,6 +121,7 @@ class SdkRuntime:
                 if rested and (waiting := self.device.diagnose()):
                     self._log.note(self.device.cycle, waiting)
         finally:
+            self.device.finish_trace()
             self._core = remember(Core(self._program, self.device), self._artifacts.path)
         if self._platform is not None and self._platform.config.dump_core:
             self._core.write(Path(self._platform.config.core_path or "out.core"))

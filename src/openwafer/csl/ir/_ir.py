@@ -84,6 +84,7 @@ class Descriptor:
     priority: int = 0
     simd: int = 0
     control_transform: int = 0
+    zero: int = 0
     extents: tuple[int, int, int, int] = (1, 1, 1, 1)
     strides: tuple[int, int, int, int] = (0, 0, 0, 0)
 
@@ -482,7 +483,7 @@ class Variable:
 class BoundTask:
     """`task data 3 = f(i16, u16) blocked`."""
 
-    kind: Literal["data", "local", "control", "teardown"]
+    kind: Literal["data", "local", "control", "teardown", "empty_queue"]
     id: int
     function: str | None
     parameters: tuple[Type, ...] = ()
@@ -500,6 +501,7 @@ class BoundQueue:
     color: int
     priority: int = 0
     location: int = 0
+    control_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

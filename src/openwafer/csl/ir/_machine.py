@@ -39,6 +39,11 @@ MACHINE: dict[str, Operation] = {
     "tsc_reset": Operation((), "void", "ow_tsc_control", "tsc", (2,)),
     "random16": Operation((), "u16", "ow_random16", "random"),
     "prng": Operation(("u16",), "void", "ow_prng", "config"),
+    "vector_complete": Operation((), "bool", "ow_vector_complete", "move"),
+    # ids of the vector operation, or DSR load, that follows
+    "end_id": Operation(("u16",), "void", "ow_vector_id", "move", (0,)),
+    "control_id": Operation(("u16",), "void", "ow_vector_id", "move", (1,)),
+    "thread_id": Operation(("u16",), "void", "ow_vector_id", "move", (2,)),
     "fifo_read_length": Operation(("u16", "u16"), "void", "ow_fifo_length", "dsd_edit", (0,)),
     "fifo_write_length": Operation(("u16", "u16"), "void", "ow_fifo_length", "dsd_edit", (1,)),
     "queue_flush": Operation(("u16",), "void", "ow_queue_flush", "config"),

@@ -69,7 +69,7 @@ class _UnitParser(CodeParser):
         unit.functions[function.name] = function
 
     def _read_task(self, unit: ir.Unit) -> None:
-        kind: Any = self.one_of("a kind of task", ("data", "local", "control", "teardown"))
+        kind: Any = self.one_of("a kind of task", ("data", "local", "control", "teardown", "empty_queue"))
         number = self.whole()
         function: str | None = None
         parameters: tuple[ir.Type, ...] = ()
@@ -88,7 +88,8 @@ class _UnitParser(CodeParser):
         self.expect("color")
         color = self.whole()
         priority = self.whole() if self.accept("priority") else 0
-        unit.queues.append(ir.BoundQueue(direction, number, color, priority, self.place()))
+        offset = self.whole() if self.accept("control_offset") else 0
+        unit.queues.append(ir.BoundQueue(direction, number, color, priority, self.place(), offset))
 
     def _read_fifo(self, unit: ir.Unit) -> None:
         number, symbol = self.whole(), self.symbol()

@@ -10,7 +10,8 @@ from openwafer.csl.ir import _ir as ir
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*\Z")
 
 _DESCRIPTOR_FIELDS = (
-    "length", "stride", "color", "queue", "flags", "index", "priority", "simd", "control_transform", "extents", "strides",
+    "length", "stride", "color", "queue", "flags", "index", "priority", "simd", "control_transform", "zero",
+    "extents", "strides",
 )  # fmt: skip
 
 
@@ -25,6 +26,7 @@ def print_unit(unit: ir.Unit) -> str:
     lines += [_task(one) for one in unit.tasks]
     for queue in unit.queues:
         priority = f" priority {queue.priority}" if queue.priority else ""
+        priority += f" control_offset {queue.control_offset}" if queue.control_offset else ""
         lines.append(
             f"queue {queue.direction} {queue.number} color {queue.color}{priority}{_place(queue.location)}"
         )

@@ -56,7 +56,7 @@ def pack_descriptor(descriptor: ir.Descriptor, addresses: Mapping[str, int], ext
         descriptor.priority,
         descriptor.simd,
         descriptor.control_transform,
-        0,
+        descriptor.zero,
         *descriptor.extents,
         *descriptor.strides,
     )
@@ -64,7 +64,7 @@ def pack_descriptor(descriptor: ir.Descriptor, addresses: Mapping[str, int], ext
 
 def unpack_descriptor(data: bytes) -> ir.Descriptor:
     """The descriptor that `pack_descriptor` packed, with its base as a number."""
-    kind, flags, color, queue, base, length, stride, index, priority, simd, transform, _, *rest = (
+    kind, flags, color, queue, base, length, stride, index, priority, simd, transform, zero, *rest = (
         _DESCRIPTOR.unpack(data)
     )
     return ir.Descriptor(
@@ -79,6 +79,7 @@ def unpack_descriptor(data: bytes) -> ir.Descriptor:
         priority=priority,
         simd=simd,
         control_transform=transform,
+        zero=zero,
         extents=(rest[0], rest[1], rest[2], rest[3]),
         strides=(rest[4], rest[5], rest[6], rest[7]),
     )

@@ -423,7 +423,7 @@ class Places(Conversions):
         assert code is not None
         if type is t.DIRECTION:
             return ir.Number(code, t.DIRECTIONS.index(value.data))
-        return ir.Number(code, value.data)
+        return ir.Number(code, int(value.data) if type is t.BOOL else value.data)
 
     def _pointer_operand(self, value: Value, span: Span) -> ir.Operand:
         data = value.data

@@ -50,7 +50,7 @@ struct Descriptor {
   uint8_t priority = 0;
   uint8_t simd = 0;
   uint8_t control_transform = 0;
-  uint8_t reserved = 0;
+  uint8_t zero = 0;
   uint16_t extents[4] = {};
   int16_t strides[4] = {};
 };
@@ -89,6 +89,7 @@ struct Vector {
   uint32_t location = 0;
 };
 static_assert(sizeof(Vector) == 20);
+constexpr uint8_t SAID_BEFORE = 0xfe;  // an id that ow_vector_id gave
 
 enum class HalfFormat : uint8_t { F16, BF16, CB16 };
 enum class PrintKind : uint8_t { STRING, U16, U32, I16, I32, F16, F32, HEX16, HEX32, BOOL, TIMESTAMP };

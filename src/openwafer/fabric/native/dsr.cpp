@@ -35,6 +35,7 @@ Status Pe::load_dsr(OperandKind file, uint32_t number, const Descriptor& descrip
   if (to == nullptr) return Status::FAILED;
   to->descriptor = descriptor;
   to->vector = vector != nullptr ? *vector : Vector{};
+  fill_ids(to->vector);
   to->loaded = true;
   clock += machine_.timing().dsr_load_cycles;
   return Status::DONE;
@@ -128,6 +129,7 @@ bool Pe::resolve_descriptor(const Descriptor& descriptor, uint8_t bytes, Operand
       return bind_input(descriptor.color, descriptor.queue, vector.location, operand.queue);
     case DescriptorKind::FABOUT:
       operand.kind = Kind::FABRIC_OUT;
+      operand.zero = descriptor.zero;
       operand.index = descriptor.index;
       return bind_output(descriptor.color, descriptor.queue, vector.location, operand);
     case DescriptorKind::FIFO:

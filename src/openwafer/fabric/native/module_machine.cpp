@@ -45,7 +45,7 @@ Program make_program(const std::string& name, const std::vector<uintptr_t>& entr
   return program;
 }
 
-// kind: 0 data, 1 local, 2 control, 3 teardown. entry -1: only a state.
+// kind: 0 data, 1 local, 2 control, 3 teardown, 4 a queue found empty. entry -1: only a state.
 void bind_task(Program& program, int kind, int id, int entry, int parameters, bool active, bool blocked, bool high,
                const std::string& name) {
   TaskBinding binding;
@@ -71,7 +71,8 @@ void bind_task(Program& program, int kind, int id, int entry, int parameters, bo
       program.control.at(index) = binding;
       if (blocked) program.initially_blocked_control |= uint64_t{1} << id;
       break;
-    default: (id < 0 ? program.teardown_any : program.teardown.at(index)) = binding;
+    case 3: (id < 0 ? program.teardown_any : program.teardown.at(index)) = binding; break;
+    default: program.empty_queue.at(index) = binding;
   }
 }
 
@@ -192,8 +193,9 @@ void bind_machine(nb::module_& m) {
       .def("bind_task", &bind_task, "kind"_a, "id"_a, "entry"_a, "parameters"_a, "active"_a, "blocked"_a, "high"_a,
            "name"_a)
       .def("add_queue",
-           [](Program& p, bool input, uint8_t number, uint8_t color, uint8_t priority) {
+           [](Program& p, bool input, uint8_t number, uint8_t color, uint8_t priority, uint8_t control_offset) {
              p.queues.push_back({input, number, color, priority});
+             if (input) p.control_offset.at(number) = control_offset;
            })
       .def("add_fifo",
            [](Program& p, uint8_t number, uint16_t address, uint16_t bytes, int push, int pop) {
@@ -222,12 +224,14 @@ void bind_machine(nb::module_& m) {
            })
       .def("set_filter",
            [](Machine& machine, uint16_t x, uint16_t y, uint8_t color, int kind, bool data, bool control,
-              uint16_t initial, uint16_t limit1, int limit2, uint16_t minimum, uint16_t maximum) {
+              uint16_t initial, uint16_t limit1, int limit2, uint16_t minimum, uint16_t maximum,
+              bool control_only) {
              Filter* filter = machine.filter(x, y, color);
              if (filter == nullptr) throw std::invalid_argument("a filter needs a route of its color");
              filter->kind = static_cast<FilterKind>(kind);
              filter->count_data = data;
              filter->count_control = control;
+             filter->filter_control = control_only;
              filter->counter = initial;
              filter->limit1 = limit1;
              filter->has_limit2 = limit2 >= 0;

@@ -20,6 +20,7 @@ struct Operand {
   uint8_t queue = 0;                     // fabric: the queue; FIFO: its number
   uint8_t flags = 0;
   uint8_t simd = 0;
+  uint8_t zero = 0;                      // fabric out: the source that is cleared at the end
   bool control_transform = false;
   bool four_dims = false;
   bool pointer = false;
@@ -64,6 +65,7 @@ struct Operation {
   Vector vector;
   Operand destination;
   Operand sources[3];
+  Operand cleared;            // a copy of the source whose memory is cleared at the end, as it began
   uint8_t source_count = 0;
   uint8_t thread = 0;
   bool active = false;

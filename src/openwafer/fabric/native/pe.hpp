@@ -56,6 +56,8 @@ class Pe : public PeView {
 
   // --- the program's side (runtime.cpp) ---
   Status vector(const Vector& vector, const OperandArgument* operands);
+  void vector_id(uint32_t which, uint32_t id) { said_ids_[which % 3] = static_cast<uint8_t>(id); }
+  bool vector_complete() const { return complete_; }
   Status load_dsr(OperandKind file, uint32_t number, const Descriptor& descriptor, const Vector* vector);
   Status map_begin(const OperandArgument* operands, const uint8_t* types, uint32_t location);
   Status map_next(uint8_t* more);
@@ -143,6 +145,7 @@ class Pe : public PeView {
     int id = -1;               // of the task; COMMAND: a command of the host
     uint8_t queue = NO_QUEUE;  // whose wavelet it takes
     uint8_t color = NO_COLOR;  // teardown
+    int8_t emptied = -1;       // teardown: the flushed queue
   };
   bool choose(Cycle cycle, Choice& choice);
   bool candidate(int id, Cycle cycle, Choice& choice);
@@ -165,6 +168,7 @@ class Pe : public PeView {
   void save_registers(Operation& operation);
 
   // vector.cpp
+  void fill_ids(Vector& vector) const;
   bool prepare(Operation& operation);
   void run_at_once(Operation& operation);
   bool bulk_operand(Operation& operation, Operand& operand, uint8_t bytes, Run& run);
@@ -179,6 +183,7 @@ class Pe : public PeView {
   uint32_t read_element(Operation& operation, Operand& operand, uint8_t bytes, Cycle cycle);
   void write_element(Operation& operation, Operand& operand, uint8_t bytes, uint32_t value, Cycle cycle, bool last);
   void finish(Operation& operation, Cycle cycle);
+  void clear_source(Operation& operation);
   uint32_t load(uint16_t address, uint8_t bytes, uint32_t location, uint16_t operation);
   void store(uint16_t address, uint8_t bytes, uint32_t value, uint32_t location, uint16_t operation);
   bool memory_check(uint16_t address, uint8_t bytes, uint32_t location, uint16_t operation, const char* verb);
@@ -230,6 +235,9 @@ class Pe : public PeView {
   bool counter_on_ = false;
   uint8_t main_priority_ = 0;  // 0 between low and medium microthreads, 1 medium, 2 between medium and high, 3 high
   uint8_t flushed_inputs_ = 0, flushed_outputs_ = 0;
+  uint16_t empty_handlers_ = 0;  // of flushed queues that have not run; output queues from bit 8
+  bool complete_ = true;         // the last synchronous operation was not cut short by a FIFO
+  uint8_t said_ids_[3] = {};     // end_id, control_id and thread of the operation that follows
   uint8_t last_started_ = 0;
   uint8_t last_thread_ = MAIN_THREAD, last_output_ = 0;
   int8_t last_task_ = -1;

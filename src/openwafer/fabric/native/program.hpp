@@ -48,6 +48,8 @@ struct Program {
   std::array<TaskBinding, CONTROL_IDS> control;
   std::array<TaskBinding, 24> teardown;
   TaskBinding teardown_any;
+  std::array<TaskBinding, 16> empty_queue;  // handlers of queues that were flushed: input queues, output queues from 8
+  std::array<uint8_t, 8> control_offset{};  // by input queue: added to the entry point of its control wavelets
   uint32_t initially_active = 0, initially_blocked = 0;  // by task id
   uint64_t initially_blocked_control = 0;
   uint32_t open_channels = 0;  // channels whose wavelets may start tasks: colors on WSE-2, input queues on WSE-3

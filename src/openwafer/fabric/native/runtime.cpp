@@ -69,6 +69,8 @@ extern "C" {
 static int32_t ow_vector(PeView* pe, const Vector* vector, const OperandArgument* operands) {
   return static_cast<int32_t>(self(pe).vector(*vector, operands));
 }
+static void ow_vector_id(PeView* pe, uint32_t which, uint32_t id) { self(pe).vector_id(which, id); }
+static uint32_t ow_vector_complete(PeView* pe) { return self(pe).vector_complete(); }
 static int32_t ow_load_dsr(PeView* pe, uint32_t file, uint32_t number, const Descriptor* descriptor,
                            const Vector* vector) {
   return static_cast<int32_t>(self(pe).load_dsr(static_cast<OperandKind>(file), number, *descriptor, vector));
@@ -133,7 +135,8 @@ static uint32_t ow_single_to_half(PeView*, float value, uint32_t format) {
 std::map<std::string, uintptr_t> runtime_addresses() {
 #define OPENWAFER_FUNCTION(name) {#name, address(name)}
   return {
-      OPENWAFER_FUNCTION(ow_vector),         OPENWAFER_FUNCTION(ow_load_dsr),
+      OPENWAFER_FUNCTION(ow_vector),         OPENWAFER_FUNCTION(ow_vector_id),
+      OPENWAFER_FUNCTION(ow_vector_complete), OPENWAFER_FUNCTION(ow_load_dsr),
       OPENWAFER_FUNCTION(ow_map_begin),      OPENWAFER_FUNCTION(ow_map_next),
       OPENWAFER_FUNCTION(ow_map_read),       OPENWAFER_FUNCTION(ow_map_write),
       OPENWAFER_FUNCTION(ow_task),           OPENWAFER_FUNCTION(ow_config_read),

@@ -3,6 +3,7 @@
 // Choice among tasks that could run: high priority before low, then round-robin over the ids from the last one that ran
 // (the policy is in the timing table). The vendor does not publish its policy.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "machine.hpp"
@@ -124,6 +125,11 @@ bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
       return true;
     }
   }
+  if (id == TEARDOWN_ID && empty_handlers_ != 0) {
+    const int emptied = std::countr_zero(empty_handlers_);
+    choice = {&program_.empty_queue[static_cast<size_t>(emptied)], id, NO_QUEUE, NO_COLOR, static_cast<int8_t>(emptied)};
+    return true;
+  }
   uint8_t queue = NO_QUEUE;
   if (machine_.wse3()) {
     if (static_cast<size_t>(id) < inputs_.size()) queue = static_cast<uint8_t>(id);
@@ -139,7 +145,10 @@ bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
     choice = {&task, id, queue, NO_COLOR};
     return true;
   }
-  const uint32_t point = (wavelet.data >> 16) & (CONTROL_IDS - 1);
+  uint32_t point = (wavelet.data >> 16) & (CONTROL_IDS - 1);
+  if (machine_.wse3() && point != NO_ENTRY_POINT) {
+    point = (point + program_.control_offset[static_cast<size_t>(id)]) & (CONTROL_IDS - 1);
+  }
   const TaskBinding& task = program_.control[point];
   if (task.entry == nullptr && point != NO_ENTRY_POINT) {
     fail(0, "a control wavelet of color " + std::to_string(wavelet.color) + " names entry point " +
@@ -153,7 +162,7 @@ bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
 
 // Most PEs have nothing to choose most of the time; this sees it without going over all ids.
 bool Pe::may_have_candidate() const {
-  if ((active_ & ~blocked_) != 0 || teardown_ != 0) return true;
+  if ((active_ & ~blocked_) != 0 || teardown_ != 0 || empty_handlers_ != 0) return true;
   if (commands_ != nullptr && !commands_->empty() && !commands_blocked_) return true;
   if (open_channels_ == 0) return false;
   return std::any_of(inputs_.begin(), inputs_.end(), [](const WaveletQueue& queue) { return queue.count() > 0; });
@@ -218,6 +227,8 @@ void Pe::start_task(const Choice& choice, Cycle cycle) {
       }
     } else if (choice.color != NO_COLOR) {
       teardown_ &= ~(1u << choice.color);
+    } else if (choice.emptied >= 0) {
+      empty_handlers_ &= static_cast<uint16_t>(~(1u << choice.emptied));
     } else {
       active_ &= ~(1u << choice.id);
     }

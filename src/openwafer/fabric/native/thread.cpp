@@ -179,7 +179,8 @@ void Pe::drain(Cycle cycle) {
   flush_queues();
 }
 
-// @queue_flush: an empty queue activates the task of the teardown id.
+// @queue_flush: an empty queue activates the task of the teardown id. That task calls the handlers of all queues whose
+// status bit is set, so a handler that leaves its bit set runs again with the next one.
 void Pe::flush_queues() {
   const auto look = [&](std::vector<WaveletQueue>& queues) {
     for (WaveletQueue& queue : queues) {
@@ -187,11 +188,19 @@ void Pe::flush_queues() {
       queue.flushing = false;
       const auto bit = static_cast<uint8_t>(1u << (&queue - queues.data()));
       (&queues == &inputs_ ? flushed_inputs_ : flushed_outputs_) |= bit;
-      if (program_.local[TEARDOWN_ID].entry != nullptr) {
+      const auto index = static_cast<size_t>(&queue - queues.data()) + (&queues == &inputs_ ? 0 : THREADS);
+      if (program_.empty_queue[index].entry != nullptr) {
+        for (size_t i = 0; i < program_.empty_queue.size(); ++i) {
+          if (program_.empty_queue[i].entry == nullptr) continue;
+          if (((flushed_inputs_ | flushed_outputs_ << THREADS) >> i) & 1) empty_handlers_ |= 1u << i;
+        }
+      } else if (program_.local[TEARDOWN_ID].entry != nullptr) {
         active_ |= 1u << TEARDOWN_ID;
       } else {
-        fail(0, "@queue_flush found its queue empty, but no task is bound to the teardown task id " +
-                    std::to_string(TEARDOWN_ID));
+        fail(0, std::string("@queue_flush found ") + (index < THREADS ? "input" : "output") + " queue " +
+                    std::to_string(index % THREADS) +
+                    " empty, but nothing runs then; give the queue a handler with @set_empty_queue_handler, or bind a "
+                    "task to the teardown task id " + std::to_string(TEARDOWN_ID));
       }
     }
   };

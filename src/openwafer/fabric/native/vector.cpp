@@ -41,7 +41,9 @@ Status Pe::vector(const Vector& vector, const OperandArgument* arguments) {
   }
   Operation operation;
   operation.vector = vector;
+  fill_ids(operation.vector);
   operation.asynchronous = vector.asynchronous != 0;
+  complete_ = true;
   const Kernel& kernel = kernel_of(vector.operation);
   const bool filter = kernel.name == std::string_view(FILTER_OPERATION);
   const int expected = filter ? 1 : kernel.sources + 1;
@@ -71,6 +73,12 @@ Status Pe::vector(const Vector& vector, const OperandArgument* arguments) {
   *threads_[MAIN_THREAD] = operation;
   main_ = Main::WAIT_ISSUE;
   return clock <= now_ ? issue_pending(now_) : Status::WAITING;
+}
+
+void Pe::fill_ids(Vector& vector) const {
+  if (vector.end_id == SAID_BEFORE) vector.end_id = said_ids_[0];
+  if (vector.control_id == SAID_BEFORE) vector.control_id = said_ids_[1];
+  if (vector.thread == SAID_BEFORE) vector.thread = said_ids_[2];
 }
 
 // Length, width and priority. The length is that of the first source, else of the next, else of the destination, that
@@ -117,8 +125,21 @@ bool Pe::prepare(Operation& operation) {
   }
   if (operation.vector.priority != 0) operation.priority = operation.vector.priority;
   // A pointer as destination and a scalar as first source is a reduction: the value goes from element to element.
+  if (operation.destination.zero != 0 && operation.source_count > 0) {
+    int place = operation.destination.zero == 1 || operation.source_count == 1 ? 0 : 1;
+    operation.cleared = operation.sources[place];
+  }
+  // A FIFO may cut the operation short, and then what the pointer points to stays as it was.
+  if (operation.destination.pointer && operation.uses_fabric && !operation.asynchronous) {
+    operation.destination.latch = load(operation.destination.address, kernel.destination_bytes,
+                                       operation.vector.location, operation.vector.operation);
+  }
   operation.fold = operation.destination.pointer && operation.source_count == 2 &&
                    operation.sources[0].kind == Kind::SCALAR;
+  if (operation.fold && timing.fold_element_cycles > 0) {
+    operation.width = 1;
+    operation.group_cycles = static_cast<uint8_t>(std::max<uint32_t>(operation.group_cycles, timing.fold_element_cycles));
+  }
   return true;
 }
 
@@ -175,8 +196,8 @@ Status Pe::issue_pending(Cycle cycle) {
   main_ = Main::IDLE;
   const uint32_t setup =
       operation.uses_fabric ? timing.fabric_setup_cycles : timing.setup_cycles[operation.source_count];
+  operation.ready = std::max(cycle, clock + setup);
   clock = std::max(clock, cycle);
-  operation.ready = cycle + setup;
   operation.started = cycle;
   if (machine_.trace.enabled) note_lack(operation);
   if (operation.asynchronous) {
@@ -315,6 +336,12 @@ void Pe::issue(Operation& operation, Cycle cycle) {
     return;
   }
   if (!operation.asynchronous && note_shortage(operation)) {  // an empty or full FIFO ends a synchronous operation
+    complete_ = false;
+    const Operand& destination = operation.destination;
+    if (destination.pointer) {
+      store(destination.address, kernel_of(operation.vector.operation).destination_bytes, destination.latch,
+            operation.vector.location, operation.vector.operation);
+    }
     finish(operation, cycle);
     return;
   }
@@ -408,8 +435,21 @@ void Pe::write_element(Operation& operation, Operand& operand, uint8_t bytes, ui
   }
 }
 
+// `zero` of a fabric output: what was sent from memory is cleared.
+void Pe::clear_source(Operation& operation) {
+  Operand& operand = operation.cleared;
+  if (operand.kind != Kind::MEMORY) return;
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  const uint8_t bytes = kernel.source_bytes[operation.destination.zero == 2 && operation.source_count > 1 ? 1 : 0];
+  for (uint32_t i = 0; i < operation.done && !machine_.failed(); ++i) {
+    store(operand.address, bytes, 0, operation.vector.location, operation.vector.operation);
+    operand.advance();
+  }
+}
+
 void Pe::finish(Operation& operation, Cycle cycle) {
   operation.active = false;
+  clear_source(operation);
   active_threads_ &= ~(1u << operation.thread);
   save_registers(operation);
   const Cycle end = cycle + 1 + machine_.timing().completion_cycles;
@@ -421,7 +461,9 @@ void Pe::finish(Operation& operation, Cycle cycle) {
   if (vector.unblock != 0) at({Event::TASK, Action::UNBLOCK, vector.unblock_target, vector.unblock_id, 0, 0, end});
   if (operation.thread == MAIN_THREAD) {
     statistics.stalled += end > operation.started ? end - operation.started : 0;
-    clock = std::max<Cycle>(clock, operation.uses_fabric ? end : cycle + 1);
+    // The next instruction may have been dispatched while this one went through the pipeline: its time begins before now.
+    const Cycle overlap = operation.uses_fabric ? machine_.timing().fabric_overlap_cycles : 0;
+    clock = std::max<Cycle>(clock + overlap, operation.uses_fabric ? end : cycle + 1) - overlap;
   }
 }
 

@@ -12,7 +12,7 @@ from openwafer.fabric._trace import MAIN_THREAD, Lack
 from openwafer.fabric._trace_spans import KINDS, SpanName, Spans
 
 StateKind = Literal["idle", "task", "wait", "send", "other", "micro", "microwait"]
-IDLE, WORKING, SEVERAL = range(3)
+IDLE, WORKING, SEVERAL, STUCK = range(4)
 SEGMENT = np.dtype([("place", "<i8"), ("start", "<i8"), ("end", "<i8"), ("state", "<i8"), ("share", "u1")])
 """place: y * width + x; share: of 255, how much of the time the state had."""
 
@@ -29,6 +29,7 @@ _FIRST = (
     State("idle", "idle"),
     State("micro", "only microthreads work"),
     State("task", "several tasks"),
+    State("microwait", "several microthreads wait"),
 )
 
 
@@ -39,48 +40,40 @@ def make_states(found: Spans, width: int, cycles: int) -> tuple[NDArray[Any], tu
     what microthreads wait for.
     """
     states = list(_FIRST)
-    numbers: dict[State, int] = {}
-
-    def number(state: State) -> int:
-        if state not in numbers:
-            numbers[state] = len(states)
-            states.append(state)
-        return numbers[state]
-
+    numbers = [_number(states, _state(name)) for name in found.names]
+    stuck = [_number(states, _microthread(name)) for name in found.names]
     spans = found.spans
-    main = np.array([number(_main(name)) for name in found.names] or [0], np.int64)[spans["name"]]
-    micro = np.array([number(_micro(name)) for name in found.names] or [0], np.int64)[spans["name"]]
-    of_main = spans["thread"] == MAIN_THREAD
+    main = spans["thread"] == MAIN_THREAD
     task = spans["kind"] <= KINDS.index("command")
     wait = spans["kind"] == KINDS.index("wait")
-    layers = (task, of_main & wait, ~of_main & ~wait, ~of_main & wait)
+    of_main = np.array(numbers or [0], np.int64)[spans["name"]]
+    of_microthread = np.array(stuck or [0], np.int64)[spans["name"]]
+
     place = spans["y"].astype(np.int64) * width + spans["x"]
-    counts, sums = [], []
     places, times = np.concatenate([place, place]), np.concatenate([spans["start"], spans["end"]])
     order = np.lexsort((times, places))
     places, times = places[order], times[order]
-    for layer, which in zip(layers, (main, main, micro, micro), strict=True):
-        one = layer.astype(np.int64)
-        counts.append(np.cumsum(np.concatenate([one, -one])[order]))
-        sums.append(np.cumsum(np.concatenate([one * which, -one * which])[order]))
     # Of events at one place and time the last one has all of them added.
     last = np.ones(places.size, bool)
     last[:-1] = (places[1:] != places[:-1]) | (times[1:] != times[:-1])
     places, times = places[last], times[last]
-    state = np.full(places.size, IDLE, np.int64)
-    for at, alone in reversed(list(enumerate((False, True, False, True)))):
-        count, total = counts[at][last], sums[at][last]
-        if at == 0:
-            chosen = (count > 0) & (counts[1][last] == 0)
-        elif at == 3:
-            chosen = (count > 0) & (count >= counts[2][last])
-        else:
-            chosen = count > 0
-        single = np.where(count == 1, total, SEVERAL if at == 0 else total // np.maximum(count, 1))
-        state[chosen] = WORKING if at == 2 else single[chosen]
-        if alone and at == 3:
-            mixed = chosen & (count > 1)
-            state[mixed] = number(State("microwait", "several microthreads wait"))
+
+    def running(amount: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sum of `amount` over the spans that run, behind each event."""
+        return np.cumsum(np.concatenate([amount, -amount])[order])[last]
+
+    tasks, waits = running(task.astype(np.int64)), running((main & wait).astype(np.int64))
+    threads, stopped = running((~main & ~wait).astype(np.int64)), running((~main & wait).astype(np.int64))
+    state = np.select(
+        [(tasks > 0) & (waits == 0), waits > 0, threads > stopped, stopped > 0],
+        [
+            np.where(tasks == 1, running(task * of_main), SEVERAL),
+            running((main & wait) * of_main) // np.maximum(waits, 1),
+            WORKING,
+            np.where(stopped == 1, running((~main & wait) * of_microthread), STUCK),
+        ],
+        IDLE,
+    )
     following = np.full(places.size, cycles, np.int64)
     following[:-1] = np.where(places[1:] == places[:-1], times[1:], cycles)
     keep = (state != IDLE) & (following > times)
@@ -90,15 +83,25 @@ def make_states(found: Spans, width: int, cycles: int) -> tuple[NDArray[Any], tu
     return _merged(segments), tuple(states)
 
 
-def _main(name: SpanName) -> State:
+def _number(states: list[State], state: State | None) -> int:
+    if state is None:
+        return IDLE
+    if state not in states:
+        states.append(state)
+    return states.index(state)
+
+
+def _state(name: SpanName) -> State | None:
+    if name.kind == "operation":
+        return None
     if name.lack is None:
         return State("task", f"{name.text} ({name.place})")
-    text = name.text.split(" ", 1)[1]
-    return State({Lack.INPUT: "wait", Lack.OUTPUT: "send"}.get(name.lack, "other"), text)  # type: ignore[arg-type]
+    kinds: dict[Lack, StateKind] = {Lack.INPUT: "wait", Lack.OUTPUT: "send"}
+    return State(kinds.get(name.lack, "other"), name.text.split(" ", 1)[1])
 
 
-def _micro(name: SpanName) -> State:
-    return State("microwait", f"microthread {name.text.split(' ', 1)[-1]}")
+def _microthread(name: SpanName) -> State | None:
+    return None if name.lack is None else State("microwait", f"microthread {name.text.split(' ', 1)[1]}")
 
 
 def _merged(segments: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,64 @@
+"""`wafer fabric`: look at traces of the simulated fabric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openwafer.base import InputError
+
+fabric = typer.Typer(help="Traces of the simulated fabric.", no_args_is_help=True)
+_Trace = Annotated[Path, typer.Argument(help="A file that `wafer csl run --trace` wrote.", show_default=False)]
+
+
+@fabric.command()
+def trace(
+    file: _Trace,
+    most: Annotated[int, typer.Option(help="PEs to list: the busiest ones.")] = 16,
+) -> None:
+    """Say what a trace holds, and where its cycles went."""
+    from openwafer.fabric import describe_time, load_trace, summarise_trace
+
+    loaded = load_trace(file)
+    facts = loaded.facts
+    width, height = facts.rectangle
+    typer.echo(
+        f"{file}: {width} x {height} PEs on {facts.architecture}, timing {facts.timing}, "
+        f"{loaded.records.size:,} records"
+    )
+    typer.echo(describe_time(summarise_trace(loaded), most), nl=False)
+
+
+@fabric.command()
+def export(
+    file: _Trace,
+    chrome: Annotated[
+        Path | None, typer.Option(help="Chrome's trace event format, as JSON.", show_default=False)
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A line for each event.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A page that shows the fabric over time.", show_default=False)
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page; default: the trace's name.")] = "",
+) -> None:
+    """Write a trace in forms that other tools, or a browser, show."""
+    from openwafer.fabric import load_trace
+    from openwafer.fabric.view import append_text, write_chrome, write_page
+
+    if chrome is None and text is None and html is None:
+        raise InputError("wafer fabric export writes nothing by itself; give --chrome, --text or --html FILE")
+    loaded = load_trace(file)
+    if chrome is not None:
+        write_chrome(loaded, chrome)
+        typer.echo(f"{chrome}: open it in Perfetto or chrome://tracing")
+    if text is not None:
+        text.unlink(missing_ok=True)
+        append_text(loaded, text)
+        typer.echo(f"{text}: one line for each event")
+    if html is not None:
+        cut = write_page(loaded, html, title or file.stem)
+        typer.echo(f"{html}: {html.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        for sentence in cut:
+            typer.echo(f"  {sentence}")
