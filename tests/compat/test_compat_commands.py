@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -154,9 +153,8 @@ def test_the_commands_start_without_torch(program):
     code = "import sys, cerebras.sdk.runtime.sdkruntimepybind; sys.exit('torch' in sys.modules)"
 
     assert command("cs_python", "-c", code, folder=program).returncode == 0
-    start = time.perf_counter()
-    assert command("cslc", "--help", folder=program).stdout.startswith("usage: cslc LAYOUT.csl")
-    assert time.perf_counter() - start < 5
+    code = "import sys; from openwafer.compat import cslc; cslc(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_errors_in_a_program_begin_with_their_place(program):
