@@ -270,6 +270,7 @@ def machine(
     architecture: image.Architecture = "wse3",
     routes: Sequence[dict[int, image.Route]] = (),
     timing: Any = "sim",
+    jitter: int = 0,
     **more: Any,
 ) -> Machine:
     """A row of PEs, one for each program."""
@@ -284,7 +285,7 @@ def machine(
         tiles=tiles,
         **more,
     )
-    loaded = Machine(made, timing=timing, executor=code.executor)
+    loaded = Machine(made, timing=timing, executor=code.executor, jitter=jitter)
     loaded.test_code = code  # type: ignore[attr-defined]  # callbacks live as long as the machine
     return loaded
 

@@ -94,10 +94,10 @@ def draw(image: Image, found: list[Bar], picture: Path) -> None:
         thin = what in MICROTHREADS.values()
         row = y * width + x
         times.barh(
-            row + (0.25 if thin else -0.1),
+            row + (0.37 if what == "x leaves" else 0.25 if thin else -0.1),
             cycles,
             left=first - origin,
-            height=0.22 if thin else 0.5,
+            height=0.12 if thin else 0.5,
             color=COLORS[what],
         )
     labels = [f"({x}, {y})" for y in range(height) for x in range(width)]
@@ -105,7 +105,7 @@ def draw(image: Image, found: list[Bar], picture: Path) -> None:
     times.invert_yaxis()
     times.set(xlabel="cycles since the launch", title=f"what every PE does when, {image.architecture}")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-    times.legend(handles, COLORS, fontsize=7, loc="lower right")
+    times.legend(handles, COLORS, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     plt.close(figure)

@@ -59,7 +59,12 @@ def compile_(context: typer.Context) -> None:
 
 
 # What stands behind the script is the script's, whatever it looks like.
-_SCRIPT = {**_PASSED_ON, "allow_interspersed_args": False, "ignore_unknown_options": False, "help_option_names": ["--help"]}
+_SCRIPT = {
+    **_PASSED_ON,
+    "allow_interspersed_args": False,
+    "ignore_unknown_options": False,
+    "help_option_names": ["--help"],
+}
 
 
 @csl.command(context_settings=_SCRIPT)
@@ -86,7 +91,9 @@ def report(
     context: typer.Context,
     program: Annotated[
         Path,
-        typer.Argument(help="A folder that compile wrote, or LAYOUT.csl with flags of cslc.", show_default=False),
+        typer.Argument(
+            help="A folder that compile wrote, or LAYOUT.csl with flags of cslc.", show_default=False
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
 ) -> None:

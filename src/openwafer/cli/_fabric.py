@@ -10,7 +10,9 @@ import typer
 from openwafer.base import InputError
 
 fabric = typer.Typer(help="Traces of the simulated fabric.", no_args_is_help=True)
-_Trace = Annotated[Path, typer.Argument(help="A file that `wafer csl run --trace` wrote.", show_default=False)]
+_Trace = Annotated[
+    Path, typer.Argument(help="A file that `wafer csl run --trace` wrote.", show_default=False)
+]
 
 
 @fabric.command()

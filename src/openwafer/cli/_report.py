@@ -24,7 +24,9 @@ def show_report(report: ImageReport, console: Console) -> None:
 def _program(program: ProgramReport, console: Console) -> None:
     x, y = program.first_tile
     used = program.memory_bytes - program.free_bytes
-    console.print(f"[bold]{program.name}[/bold] on {program.tiles:,} tiles, the first at ({x}, {y})", highlight=False)
+    console.print(
+        f"[bold]{program.name}[/bold] on {program.tiles:,} tiles, the first at ({x}, {y})", highlight=False
+    )
     console.print(
         f"  memory {used:,} of {program.memory_bytes:,} bytes ({100 * used / program.memory_bytes:.1f} %), variables "
         f"{program.symbol_bytes:,}"
@@ -32,13 +34,19 @@ def _program(program: ProgramReport, console: Console) -> None:
     _table(
         console,
         ("variable", "type", ">address", ">bytes", ">bank"),
-        [(one.name, one.type, f"{one.address:#06x}", f"{one.bytes:,}", str(one.first_bank)) for one in program.symbols],
+        [
+            (one.name, one.type, f"{one.address:#06x}", f"{one.bytes:,}", str(one.first_bank))
+            for one in program.symbols
+        ],
     )
     most = max(program.bank_bytes) or 1
     _table(
         console,
         ("bank", ">bytes", ""),
-        [(str(bank), f"{size:,}", "#" * round(30 * size / most)) for bank, size in enumerate(program.bank_bytes)],
+        [
+            (str(bank), f"{size:,}", "#" * round(30 * size / most))
+            for bank, size in enumerate(program.bank_bytes)
+        ],
     )
     _table(
         console,

@@ -32,7 +32,8 @@ def assemble(units: Mapping[Key, ir.Unit]) -> Assembly[Key]:
     Raises CslError if a unit needs more memory than a PE has.
     """
     keys = list(units)
-    linked = [(units[key], link_verified(units[key])) for key in keys]
+    looped = [ir.loop_tail_calls(units[key]) for key in keys]
+    linked = [(unit, link_verified(unit)) for unit in looped]
     codes: list[image.Code] = []
     programs: list[image.Program] = []
     numbers: dict[bytes, int] = {}

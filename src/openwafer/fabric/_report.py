@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import msgspec
 
 from openwafer.artifact._image import Image, Program, Tile
+from openwafer.machine import WSE2, WSE3
 
 BANKS = 8
 _BANK_WORD_BYTES = 2  # successive 16-bit words lie in successive banks
@@ -67,10 +68,11 @@ class ProgramReport(msgspec.Struct, frozen=True, kw_only=True):
     tiles: int
     first_tile: tuple[int, int]
     memory_bytes: int
+    """Of the PE."""
     symbol_bytes: int
     """What variables take; between them, gaps for alignment."""
     free_bytes: int
-    """Behind the last variable."""
+    """Behind the last variable; on hardware the code takes part of it, which a simulator does not know."""
     bank_bytes: tuple[int, ...]
     """Bytes of variables in each bank."""
     frame_bytes: int
@@ -125,14 +127,15 @@ def _program(image: Image, tiles: list[Tile]) -> ProgramReport:
     for symbol in program.symbols:
         for address in range(symbol.address, symbol.address + symbol.bytes):
             banks[address // _BANK_WORD_BYTES % BANKS] += 1
+    memory = int({"wse2": WSE2, "wse3": WSE3}[image.architecture].pe.sram_bytes)
     end = max((symbol.address + symbol.bytes for symbol in program.symbols), default=0)
     return ProgramReport(
         name=program.name,
         tiles=len(tiles),
         first_tile=(tiles[0].x, tiles[0].y),
-        memory_bytes=program.memory_bytes,
+        memory_bytes=memory,
         symbol_bytes=sum(symbol.bytes for symbol in program.symbols),
-        free_bytes=program.memory_bytes - end,
+        free_bytes=memory - end,
         bank_bytes=tuple(banks[bank] for bank in range(BANKS)),
         frame_bytes=code.frame_bytes,
         symbols=tuple(

@@ -133,7 +133,9 @@ def load_trace(path: Path) -> Trace:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; `wafer csl run --trace` writes one") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}; `wafer csl run --trace` writes one"
+        ) from error
     if not data.startswith(_MAGIC):
         raise InputError(f"{path} is no trace of a fabric; `wafer csl run --trace {path} SCRIPT` writes one")
     try:

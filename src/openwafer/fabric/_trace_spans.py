@@ -19,7 +19,15 @@ from openwafer.fabric._trace_file import Trace
 SpanKind = Literal["task", "command", "operation", "wait"]
 KINDS: tuple[SpanKind, ...] = ("task", "command", "operation", "wait")
 SPAN = np.dtype(
-    [("x", "<u2"), ("y", "<u2"), ("thread", "u1"), ("kind", "u1"), ("name", "<u4"), ("start", "<i8"), ("end", "<i8")]
+    [
+        ("x", "<u2"),
+        ("y", "<u2"),
+        ("thread", "u1"),
+        ("kind", "u1"),
+        ("name", "<u4"),
+        ("start", "<i8"),
+        ("end", "<i8"),
+    ]
 )
 """thread: 8 is the main thread; kind: index into KINDS; name: index into `Spans.names`; `end` is not part of it."""
 
@@ -55,7 +63,10 @@ def make_spans(trace: Trace) -> Spans:
     program = trace.program_at[records["y"], records["x"]]
     kind = records["kind"]
     parts, keys = [], []
-    for start, end in ((TraceKind.TASK_START, TraceKind.TASK_END), (TraceKind.VECTOR_START, TraceKind.VECTOR_END)):
+    for start, end in (
+        (TraceKind.TASK_START, TraceKind.TASK_END),
+        (TraceKind.VECTOR_START, TraceKind.VECTOR_END),
+    ):
         chosen = (kind == start) | (kind == end)
         spans, key = _paired(records[chosen], program[chosen], start, trace.cycles)
         parts.append(spans)
@@ -74,6 +85,11 @@ def make_spans(trace: Trace) -> Spans:
     names = tuple(_name(trace, *map(int, row)) for row in known)
     order = np.lexsort((-every["end"], every["start"], every["thread"], every["x"], every["y"]))
     return Spans(every[order], names)
+
+
+def short_name(file: str) -> str:
+    """A file without its folders; modules of the libraries keep their names, as `<math>`."""
+    return file if file.startswith("<") else PurePath(file).name
 
 
 def _keys(kind: Any, program: Any, detail: Any, about: Any) -> NDArray[np.int64]:
@@ -115,7 +131,9 @@ def _paired(
     spans = np.zeros(starts.size, SPAN)
     spans["x"], spans["y"], spans["thread"] = chosen["x"], chosen["y"], thread[starts]
     commands = of_task & (chosen["a"] == COMMAND)
-    spans["kind"] = np.where(commands, KINDS.index("command"), KINDS.index("task" if of_task else "operation"))
+    spans["kind"] = np.where(
+        commands, KINDS.index("command"), KINDS.index("task" if of_task else "operation")
+    )
     spans["start"], spans["end"] = chosen["cycle"], np.maximum(until, cycle[starts])
     return spans, _keys(spans["kind"], program[starts], 0, chosen["b"])
 
@@ -125,13 +143,13 @@ def _name(trace: Trace, kind: int, program: int, detail: int, about: int) -> Spa
     sort = KINDS[kind]
     if sort in ("task", "command"):
         known = about < len(facts.entries)
-        return SpanName(sort, facts.entries[about] if known else f"entry {about}", PurePath(facts.name).name)
+        return SpanName(sort, facts.entries[about] if known else f"entry {about}", short_name(facts.name))
     operation, location = about & 255, about >> 8
     text = "@map" if operation == _MAP else f"@{VECTOR_OPERATIONS[operation]}"
     place = ""
     if 0 < location < len(facts.locations):
         file, line, column = facts.locations[location]
-        place = f"{PurePath(file).name}:{line}:{column}"
+        place = f"{short_name(file)}:{line}:{column}"
     if sort == "operation":
         return SpanName(sort, text, place)
     lack, number = Lack(detail & 15), detail >> 4

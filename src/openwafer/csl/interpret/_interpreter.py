@@ -323,7 +323,7 @@ def _address(buffer: Any) -> int:
 
 
 def _edit(descriptor: bytes, name: str, value: int) -> bytes:
-    """One field of a descriptor replaced; `offset` adds to the base, `index` also says that there is one."""
+    """One field of a descriptor replaced; `offset` adds to the base."""
     data = bytearray(descriptor)
     at = ir.FIELD["base" if name == "offset" else name]
     if name in ("color", "queue"):
@@ -331,7 +331,5 @@ def _edit(descriptor: bytes, name: str, value: int) -> bytes:
         return bytes(data)
     if name == "offset":
         value += int.from_bytes(data[at : at + 2], "little")
-    if name == "index":
-        data[ir.FIELD["flags"]] |= abi.DescriptorFlag.INDEXED
     data[at : at + 2] = (value & 0xFFFF).to_bytes(2, "little")
     return bytes(data)

@@ -108,6 +108,7 @@ from openwafer.csl.ir._records import (
     unpack_descriptor,
 )
 from openwafer.csl.ir._share import Group, resolve, share
+from openwafer.csl.ir._tail_calls import loop_tail_calls
 from openwafer.csl.ir._verify import verify
 
 __all__ = [
@@ -189,6 +190,7 @@ __all__ = [
     "goes_back",
     "instructions",
     "link",
+    "loop_tail_calls",
     "map_operands",
     "map_types",
     "memory_bytes",

@@ -159,7 +159,7 @@ class _Checker:
     def _check_number(self, number: ir.Number) -> None:
         if number.type in FLOATS:
             return
-        if number.type not in _SCALARS or not isinstance(number.value, int):
+        if number.type not in _SCALARS or not isinstance(number.value, int) or isinstance(number.value, bool):
             self._fail(f"{number.type} {number.value} is no number")
         width = 1 if number.type == "bool" else 8 * ir.BYTES[number.type]
         low, high = (-(1 << width - 1), 1 << width - 1) if number.type[0] == "i" else (0, 1 << width)

@@ -290,8 +290,6 @@ class Writer:
         new = self.let(f"shl i64 {new}, {shift}")
         rest = self.let(f"and i64 {old}, {(1 << 64) - 1 - (((1 << width) - 1) << shift)}")
         both = self.let(f"or i64 {rest}, {new}")
-        if field == "index":
-            descriptor = self._with_flags(descriptor, int(abi.DescriptorFlag.INDEXED))
         self.assign(one.result, "dsd", self.let(f"insertvalue [4 x i64] {descriptor}, i64 {both}, {word}"))
 
     def _with_flags(self, descriptor: str, flags: int) -> str:

@@ -14,9 +14,9 @@ from openwafer.csl.sema._values import FunctionValue, Place, Value
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A task, or a teardown handler, and the id that runs it."""
+    """A task, or a handler of a teardown or an empty queue, and the id that runs it."""
 
-    kind: Literal["data", "local", "control", "teardown"]
+    kind: Literal["data", "local", "control", "teardown", "empty_queue"]
     id: int
     function: FunctionValue
     span: Span
@@ -54,6 +54,12 @@ class Resources:
     bindings: dict[tuple[str, int], Binding] = field(default_factory=dict)
     """By (task table, id): the table `control` is its own where the program asks for that, else all ids share `tasks`."""
     control_table: Span | None = None
+    control_stride: int = 1
+    """Entry points between the control task tables of queues with neighbouring `ctrl_table_id`."""
+    control_tables: dict[int, tuple[int, Span]] = field(default_factory=dict)
+    """By input queue: its `ctrl_table_id`."""
+    activations: dict[int, Span] = field(default_factory=dict)
+    """Local tasks that @activate names by a known id, each with the first place."""
     states: dict[int, TaskState] = field(default_factory=dict)
     queues: dict[tuple[str, int], Span] = field(default_factory=dict)
     routes: dict[int, tuple[Route, Span]] = field(default_factory=dict)

@@ -148,6 +148,7 @@ class Pe : public PeView {
     int8_t emptied = -1;       // teardown: the flushed queue
   };
   bool choose(Cycle cycle, Choice& choice);
+  bool choose_any(Cycle cycle, Choice& choice);
   bool candidate(int id, Cycle cycle, Choice& choice);
   bool may_have_candidate() const;
   bool has_candidate(Cycle cycle);

@@ -180,9 +180,8 @@ bool Pe::has_candidate(Cycle cycle) {
 bool Pe::choose(Cycle cycle, Choice& choice) {
   if (!may_have_candidate()) return false;
   bool found = false;
-  const Jitter& jitter = machine_.timing().network.jitter;
-  int first = machine_.timing().round_robin ? last_task_ + 1 : 0;
-  if (jitter) first = static_cast<int>(jitter.draw(cycle, (uint64_t{tile_} << 2) + 2, COMMAND + 1));
+  if (machine_.timing().network.jitter) return choose_any(cycle, choice);
+  const int first = machine_.timing().round_robin ? last_task_ + 1 : 0;
   for (int i = 0; i <= COMMAND; ++i) {
     Choice one;
     if (!candidate((first + i) % (COMMAND + 1), cycle, one)) continue;
@@ -197,12 +196,30 @@ bool Pe::choose(Cycle cycle, Choice& choice) {
   return found;
 }
 
+// In disorder: any of the candidates, high priority before low.
+bool Pe::choose_any(Cycle cycle, Choice& choice) {
+  const Jitter& jitter = machine_.timing().network.jitter;
+  uint32_t found = 0;
+  bool high = false;
+  for (int id = 0; id <= COMMAND; ++id) {
+    Choice one;
+    if (!candidate(id, cycle, one)) continue;
+    const bool this_high = one.id < TASK_IDS && ((high_ >> one.id) & 1);
+    if (this_high && !high) found = 0;
+    if (high && !this_high) continue;
+    high = this_high;
+    ++found;  // the n-th of them takes the place of the one before with a chance of 1 in n
+    if (jitter.draw(cycle, (uint64_t{tile_} << 8) + 4 + static_cast<uint64_t>(id), found) == 0) choice = one;
+  }
+  return found > 0;
+}
+
 void Pe::start_task(const Choice& choice, Cycle cycle) {
   last_task_ = static_cast<int8_t>(choice.id);
   std::memset(arguments, 0, sizeof(arguments));
   clock = cycle + machine_.timing().dispatch_cycles;
   if (const Jitter& jitter = machine_.timing().network.jitter) {
-    clock += jitter.draw(cycle, (uint64_t{tile_} << 2) + 3, TASK_JITTER);
+    clock += jitter.draw(cycle, (uint64_t{tile_} << 8) + 2, TASK_JITTER);
   }
   if (choice.id == COMMAND) {
     const Command command = std::move(commands_->front());

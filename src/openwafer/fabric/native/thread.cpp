@@ -100,7 +100,7 @@ void Pe::datapath(Cycle cycle) {
   Operation* best = nullptr;
   // In turn from the thread after the last one: first those above it, then the others.
   const Jitter& jitter = machine_.timing().network.jitter;
-  const uint32_t last = jitter ? jitter.draw(cycle, uint64_t{tile_} << 2, MAIN_THREAD + 1) : last_thread_;
+  const uint32_t last = jitter ? jitter.draw(cycle, uint64_t{tile_} << 8, MAIN_THREAD + 1) : last_thread_;
   const uint32_t above = active_threads_ & ~((2u << last) - 1);
   for (uint64_t left = above | uint64_t{active_threads_ & ~above} << 16; left != 0; left &= left - 1) {
     Operation& operation = *threads_[std::countr_zero(left) & 15];
@@ -155,7 +155,7 @@ void Pe::drain(Cycle cycle) {
   bool offered = false;
   const auto count = static_cast<uint8_t>(outputs_.size());
   const Jitter& jitter = machine_.timing().network.jitter;
-  const uint32_t last = jitter ? jitter.draw(cycle, (uint64_t{tile_} << 2) + 1, count) : last_output_;
+  const uint32_t last = jitter ? jitter.draw(cycle, (uint64_t{tile_} << 8) + 1, count) : last_output_;
   for (uint8_t i = 1; i <= count && !offered; ++i) {
     const auto index = static_cast<uint8_t>((last + i) % count);
     WaveletQueue& queue = outputs_[index];

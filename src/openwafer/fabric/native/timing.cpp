@@ -59,6 +59,7 @@ Timing::Timing(const TimingTable& table, Jitter jitter) {
   }
   for (size_t i = 0; i < setup.size(); ++i) setup_cycles[i] = whole<uint32_t>(setup[i], "vector.setup_cycles");
   fabric_setup_cycles = scalar(table, "vector.fabric_setup_cycles");
+  descriptor_cycles = scalar(table, "vector.descriptor_cycles");
   fabric_overlap_cycles = scalar(table, "vector.fabric_overlap_cycles");
   fold_element_cycles = scalar(table, "vector.fold_element_cycles");
   bank_conflict_cycles = scalar(table, "vector.bank_conflict_cycles");

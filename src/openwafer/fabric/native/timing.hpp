@@ -28,6 +28,7 @@ struct Timing {
   uint32_t start_cycles = 0;                       // that the main thread spends on starting an asynchronous operation
   std::array<uint32_t, 4> setup_cycles{};          // before the first element, by the number of sources
   uint32_t fabric_setup_cycles = 0;                // the same where an operand is the fabric or a FIFO
+  uint32_t descriptor_cycles = 0;                  // for each operand that is a DSD: it has to go into a register first
   uint32_t fabric_overlap_cycles = 0;              // of that setup, what the main thread's next instruction overlaps
   uint32_t fold_element_cycles = 0;                // from element to element where each needs the sum before it
   uint32_t bank_conflict_cycles = 0;               // more for each group of elements where two reads share a bank

@@ -65,6 +65,10 @@ Status Pe::vector(const Vector& vector, const OperandArgument* arguments) {
     }
   }
   if (!prepare(operation)) return Status::FAILED;
+  const auto descriptors = std::count_if(arguments, arguments + expected, [](const OperandArgument& argument) {
+    return argument.kind == OperandKind::DSD;
+  });
+  clock += static_cast<Cycle>(descriptors) * machine_.timing().descriptor_cycles;
   if (!operation.uses_fabric && !operation.asynchronous && active_threads_ == 0) {
     run_at_once(operation);
     return machine_.failed() ? Status::FAILED : Status::DONE;

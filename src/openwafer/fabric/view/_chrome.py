@@ -9,7 +9,7 @@ from pathlib import Path
 from openwafer.base import StorageError
 from openwafer.fabric._trace import MAIN_THREAD
 from openwafer.fabric._trace_file import Trace
-from openwafer.fabric._trace_spans import KINDS, make_spans
+from openwafer.fabric._trace_spans import KINDS, make_spans, short_name
 
 
 def write_chrome(trace: Trace, path: Path) -> None:
@@ -23,11 +23,15 @@ def write_chrome(trace: Trace, path: Path) -> None:
     sources = [json.dumps(name.place) for name in found.names]
     try:
         with path.open("w", encoding="utf-8") as file:
-            facts = {"architecture": trace.facts.architecture, "timing": trace.facts.timing, "unit": "1 us is 1 cycle"}
+            facts = {
+                "architecture": trace.facts.architecture,
+                "timing": trace.facts.timing,
+                "unit": "1 us is 1 cycle",
+            }
             file.write(f'{{"otherData":{json.dumps(facts)},"traceEvents":[\n')
             parts = []
             for x, y in sorted({place[:2] for place in places}):
-                program = Path(trace.facts.programs[int(trace.program_at[y, x])].name).name
+                program = short_name(trace.facts.programs[int(trace.program_at[y, x])].name)
                 parts.append(_meta("process_name", y * width + x, 0, name=f"PE ({x}, {y}) {program}"))
                 parts.append(_meta("process_sort_index", y * width + x, 0, sort_index=y * width + x))
             for x, y, thread in sorted(places):

@@ -7,7 +7,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 from openwafer.base import StorageError
 from openwafer.fabric._trace import TraceKind
 from openwafer.fabric._trace_file import Trace
-from openwafer.fabric._trace_spans import KINDS, SPAN, make_spans
+from openwafer.fabric._trace_spans import KINDS, SPAN, make_spans, short_name
 from openwafer.fabric.view._states import binned, make_states
 
 
 @dataclass(frozen=True, slots=True)
 class PageLimits:
-    """How much of each sort a page carries; each entry is some 3 to 6 bytes of the file."""
+    """How much of each sort a page carries; an entry is 1 to 5 bytes of the file."""
 
-    spans: int = 300_000
-    segments: int = 500_000
-    passages: int = 400_000
+    spans: int = 500_000
+    segments: int = 1_500_000
+    passages: int = 1_500_000
 
 
-_MOST_CELLS = 4_000_000  # PEs times bins, where time is put into bins
+_MOST_CELLS = 12_000_000  # PEs times bins, where time is put into bins
 
 
 def write_page(trace: Trace, path: Path, title: str = "", limits: PageLimits | None = None) -> list[str]:
@@ -62,7 +62,7 @@ def page_data(trace: Trace, title: str, limits: PageLimits) -> tuple[dict[str, A
         bin_cycles = max(2, -(-cycles * int(np.count_nonzero(trace.program_at >= 0)) // _MOST_CELLS))
         exact = segments
         segments = binned(exact, bin_cycles, len(states))
-        while segments.size > limits.segments:
+        while segments.size > limits.segments and bin_cycles < cycles:
             bin_cycles *= 2
             segments = binned(exact, bin_cycles, len(states))
         cut.append(f"States are those of {bin_cycles:,} cycles together: each PE shows what it did most.")
@@ -85,7 +85,7 @@ def page_data(trace: Trace, title: str, limits: PageLimits) -> tuple[dict[str, A
         "bin": bin_cycles,
         "linkBin": link_bin,
         "cut": cut,
-        "programs": [PurePath(program.name).name for program in trace.facts.programs],
+        "programs": [short_name(program.name) for program in trace.facts.programs],
         "placed": _packed(np.where(trace.program_at < 0, 0xFFFF, trace.program_at).ravel(), "<u2"),
         "states": [[state.kind, state.text] for state in states],
         "names": [[KINDS.index(name.kind), name.text, name.place] for name in found.names],
@@ -138,12 +138,14 @@ def _passages(trace: Trace, most: int, cut: list[str]) -> tuple[dict[str, Any], 
     bin_cycles = 1
     if chosen.size > most:
         place = chosen["y"].astype(np.int64) * width + chosen["x"]
-        about = (place << 16) | (chosen["a"].astype(np.int64) & 0x1F) << 8 | chosen["c"].astype(np.int64) & 0x1F
+        about = (
+            (place << 16) | (chosen["a"].astype(np.int64) & 0x1F) << 8 | chosen["c"].astype(np.int64) & 0x1F
+        )
         about |= (chosen["a"].astype(np.int64) >> 8) << 13
         known, about = np.unique(about, return_inverse=True)
-        first = cycle
-        while count.size > most:
-            bin_cycles = bin_cycles * 2 if bin_cycles > 1 else max(2, int(cycle[-1] - cycle[0]) // 4096)
+        first, last = cycle, int(cycle[-1])
+        while count.size > most and bin_cycles <= last - first[0]:
+            bin_cycles = bin_cycles * 2 if bin_cycles > 1 else max(2, int(last - first[0]) // 4096)
             key, index, count = np.unique(
                 first // bin_cycles * known.size + about, return_index=True, return_counts=True
             )

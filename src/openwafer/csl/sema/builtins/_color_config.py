@@ -144,10 +144,6 @@ def _filter(value: Any, fail: Fail) -> Filter:
         if minimum > maximum:
             fail(f"the filter passes nothing: `min_idx` is {minimum}, `max_idx` {maximum}", at="filter")
         return Filter(kind="range", minimum=minimum, maximum=maximum)
-    if _flag(fields, "filter_control", "filter", fail):
-        fail(
-            "`filter_control` is not supported yet", hint="count control wavelets with .count_control = true"
-        )
     return Filter(
         kind="counter" if kind == "counter" else "sparse_counter",
         count_data=_flag(fields, "count_data", "filter", fail),
@@ -156,6 +152,7 @@ def _filter(value: Any, fail: Fail) -> Filter:
         limit1=_count(fields, "limit1", fail),
         limit2=_count(fields, "limit2", fail) if "limit2" in fields else None,
         maximum=_count(fields, "max_counter", fail),
+        control_only=_flag(fields, "filter_control", "filter", fail),
     )
 
 

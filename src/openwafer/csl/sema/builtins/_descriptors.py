@@ -218,12 +218,6 @@ def _fabric(call: Call, kind: t.Primitive) -> Value:
         call.error(call.span_of(1), f"a {kind} needs `extent`", hint="say how many wavelets: .extent = N")
     if "fabric_color" not in fields and queue_name not in fields:
         call.error(call.span_of(1), f"a {kind} needs `fabric_color` or `{queue_name}`")
-    if "zero" in fields:
-        call.error(
-            call.field_span(1, "zero"),
-            "`zero` is not supported yet",
-            hint="clear the operand with an operation of its own, such as @fmovs(dsd, 0.0)",
-        )
     flags = 0
     if flag(call, fields, 1, "control"):
         flags |= DescriptorFlag.CONTROL
@@ -239,6 +233,10 @@ def _fabric(call: Call, kind: t.Primitive) -> Value:
     if "simd_mode" in fields:
         mode = choice(call, fields["simd_mode"], call.field_span(1, "simd_mode"), "`simd_mode`", SIMD_MODES)
         made = replace(made, simd=1 + SIMD_MODES.index(mode))
+    if "zero" in fields:
+        sources = ("first_source", "second_source")
+        which = choice(call, fields["zero"], call.field_span(1, "zero"), "`zero`", sources)
+        made = replace(made, zero=1 + sources.index(which))
     value = Value(kind, made)
     for name, field, type in (
         (queue_name, "queue", queue_type),

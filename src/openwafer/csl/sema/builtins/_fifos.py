@@ -53,7 +53,6 @@ def allocate_fifo(call: Call) -> Value:
     if len(call) > 1:
         fields = call.fields(1, "the configuration of a FIFO", _FIELDS)
         push, pop = (_task(call, fields.get(name), name) for name in ("activate_push", "activate_pop"))
-        _registers(call, fields)
         if "priority" in fields:
             level = priority(call, fields["priority"], call.field_span(1, "priority"))
             made = ir.Descriptor(
@@ -73,6 +72,7 @@ def allocate_fifo(call: Call) -> Value:
                 "`simd_mode`",
                 ("simd_32", "simd_64", "simd_32_or_64"),
             )
+        _registers(call, fields, made)
     resources.fifo_tasks.append((number, symbol, push, pop))
     return Value(t.FIFO, made)
 
@@ -88,7 +88,8 @@ def _task(call: Call, value: Value | None, name: str) -> int | TaskName | None:
     return int(call.engine.require_known(value, span, f"`{name}`").data)
 
 
-def _registers(call: Call, fields: dict[str, Value]) -> None:
+def _registers(call: Call, fields: dict[str, Value], fifo: ir.Descriptor) -> None:
+    """The registers that the program chose hold the FIFO from the start."""
     given = [name for name in _REGISTERS if name in fields]
     if not given:
         return
@@ -115,6 +116,8 @@ def _registers(call: Call, fields: dict[str, Value]) -> None:
                 notes=(Note(old, "taken here"),),
             )
         call.engine.resources.fifo_registers[key] = call.field_span(1, name)
+    for register in (ir.Register("dest", fields["dest"].data), ir.Register("src1", fields["src"].data)):
+        call.unit.preloads.append(ir.LoadDsr(register, fifo, ir.Settings(), False, False, call.location))
 
 
 def _length(call: Call, machine: str) -> Value:

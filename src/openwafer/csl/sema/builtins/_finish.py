@@ -4,6 +4,7 @@ code; FIFOs and registers once that code is made, because a const that only code
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openwafer.csl.ir import _ir as ir
@@ -11,6 +12,7 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._facts import SymbolExport, TaskName
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Value, ValuePlace
 from openwafer.csl.sema.builtins._reserved import check_reserved
+from openwafer.csl.sema.builtins._tasks import TEARDOWN
 
 if TYPE_CHECKING:
     from openwafer.csl.sema._engine import Engine
@@ -30,15 +32,47 @@ def finish(engine: Engine) -> None:
 def finish_registers(engine: Engine) -> None:
     """Fills the unit's FIFOs and configuration."""
     engine.unit.config[:] = sorted(engine.resources.config.items())
+    _control_tables(engine)
+    _check_activations(engine)
     for number, symbol, push, pop in engine.resources.fifo_tasks:
         engine.unit.fifos.append(ir.BoundFifo(number, symbol, _id(engine, push), _id(engine, pop)))
+
+
+def _control_tables(engine: Engine) -> None:
+    """A control wavelet's id counts from where its queue's table begins."""
+    queues, resources = engine.unit.queues, engine.resources
+    for place, queue in enumerate(queues):
+        if queue.direction == "output" or queue.number not in resources.control_tables:
+            continue
+        table, span = resources.control_tables[queue.number]
+        offset = table * resources.control_stride
+        if offset > 63:
+            engine.report(
+                span,
+                f"control task table {table} begins at entry {offset}, there are 64",
+                hint="use a smaller ctrl_table_id, or a smaller .stride in @set_control_task_table",
+            )
+        queues[place] = replace(queue, control_offset=offset)
+
+
+def _check_activations(engine: Engine) -> None:
+    bound = {one.id for one in engine.resources.bindings.values() if one.kind == "local"}
+    if any(one.kind in ("teardown", "empty_queue") for one in engine.resources.bindings.values()):
+        bound.add(TEARDOWN)
+    for number, span in engine.resources.activations.items():
+        if number not in bound:
+            engine.report(
+                span,
+                f"no local task is bound to id {number}, which is activated here",
+                hint=f"bind one in a comptime block: @bind_local_task(t, @get_local_task_id({number}))",
+            )
 
 
 def _tasks(engine: Engine) -> None:
     resources, unit = engine.resources, engine.unit
     states = dict(resources.states)
     for binding in resources.bindings.values():
-        state = None if binding.kind in ("control", "teardown") else states.pop(binding.id, None)
+        state = None if binding.kind in ("control", "teardown", "empty_queue") else states.pop(binding.id, None)
         made = engine.compiled(binding.function, binding.span)
         parameters = tuple(one.ir for one in made.type.parameters if one is not None and one.ir is not None)
         unit.tasks.append(

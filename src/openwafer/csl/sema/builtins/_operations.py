@@ -28,6 +28,10 @@ from openwafer.csl.sema.builtins._settings import (
 
 NO_QUEUE = 0xFF
 FILES = {t.DSR_DEST: "dest", t.DSR_SRC0: "src0", t.DSR_SRC1: "src1"}
+FIFO_FILES = {t.DSR_FIFO_DEST: "dest", t.DSR_FIFO_SRC1: "src1"}
+"""Registers that hold a FIFO."""
+_REGISTERS = {**FILES, **FIFO_FILES}
+_CUT_SHORT = (t.FIFO, *FIFO_FILES)
 _INT16 = ("i16", "u16")
 _INT32 = ("i32", "u32")
 _WITH_SCALAR = ("DDD", "DSD", "DDS")
@@ -103,21 +107,18 @@ def _operate(call: Call) -> Value:
         _refuse(call, operation, form)
     operands = [_operand(call, operation, form, index, found) for index in range(count)]
     _check_together(call, form, found)
+    found.say_ids(call)
     call.emit(ir.Vector(call.name, tuple(operands), found.settings, call.location))
     return _result(call, count, found)
 
 
 def _result(call: Call, count: int, found: Config) -> Value:
     """Whether the operation was complete, where somebody asks: only a FIFO can cut it short."""
-    if call.expected is not t.BOOL:
+    if call.expected is t.VOID:
         return v.NOTHING
-    if not found.settings.asynchronous and any(call.value(index).type is t.FIFO for index in range(count)):
-        call.error(
-            None,
-            "whether a FIFO was full or empty is not told yet",
-            hint="use .async = true with .activate, or count elements in a variable",
-        )
-    return v.TRUE
+    if found.settings.asynchronous or all(call.value(index).type not in _CUT_SHORT for index in range(count)):
+        return v.TRUE
+    return call.machine("vector_complete", type=t.BOOL)
 
 
 for _name in OPERATIONS:
@@ -130,7 +131,7 @@ def _is_config(call: Call, index: int) -> bool:
 
 def _letter(call: Call, index: int) -> str:
     type = call.value(index).type
-    if t.is_dsd(type) or type in FILES:
+    if t.is_dsd(type) or type in _REGISTERS:
         return "D"
     return "P" if isinstance(type, t.Pointer) else "S"
 
@@ -205,20 +206,28 @@ def _pointer(call: Call, operation: Operation, index: int) -> ir.VectorOperand:
 
 def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOperand:
     value = call.value(index)
-    if value.type in FILES:
-        if index == 0 and value.type is t.DSR_SRC1:
+    if index == 1 and sources > 1 and value.type in (t.FIFO, t.DSR_FIFO_SRC1):
+        call.error(call.span_of(1), "a FIFO cannot be the first of two sources", hint="exchange the sources")
+    if value.type in _REGISTERS:
+        if index == 0 and value.type in (t.DSR_SRC1, t.DSR_FIFO_SRC1):
             call.error(
-                call.span_of(0), "a destination", expected="a dsr_dest or dsr_src0", found="`dsr_src1`"
+                call.span_of(0), "a destination", expected="a dsr_dest or dsr_src0", found=f"`{value.type}`"
             )
-        if index > 0 and value.type is t.DSR_DEST:
-            call.error(call.span_of(index), "a source", expected="a dsr_src0 or dsr_src1", found="`dsr_dest`")
-        return ir.VectorOperand("dsr", ir.Register(FILES[value.type], value.data))  # type: ignore[arg-type]
+        if index > 0 and value.type in (t.DSR_DEST, t.DSR_FIFO_DEST):
+            call.error(
+                call.span_of(index), "a source", expected="a dsr_src0 or dsr_src1", found=f"`{value.type}`"
+            )
+        return ir.VectorOperand("dsr", ir.Register(_REGISTERS[value.type], value.data))  # type: ignore[arg-type]
     if index == 0 and value.type is t.FABIN_DSD:
         call.error(call.span_of(0), "a destination cannot be a fabin_dsd, which only receives")
     if index > 0 and value.type is t.FABOUT_DSD:
         call.error(call.span_of(index), "a source cannot be a fabout_dsd, which only sends")
-    if index == 1 and sources > 1 and value.type is t.FIFO:
-        call.error(call.span_of(1), "a FIFO cannot be the first of two sources", hint="exchange the sources")
+    if value.type is t.FIFO and not value.known:
+        call.error(
+            call.span_of(index),
+            "which FIFO this is must be known at compile time",
+            hint="name the const that @allocate_fifo made, or make the parameter `comptime`",
+        )
     return ir.VectorOperand("dsd", call.operand(_indexed(call, _with_queue(call, index, value), found)))
 
 
@@ -286,9 +295,16 @@ def _check_together(call: Call, form: str, found: Config) -> None:
             "an operation of the WSE-3 receives at most one fabin_dsd",
             hint="receive one of them into memory first",
         )
+    out = values[0]
+    if out.type is t.FABOUT_DSD and out.known and out.data.zero == 1 and len(form) == 2:
+        call.error(
+            call.span_of(0),
+            f"this fabout_dsd clears the first of two sources, but @{call.name} has one here",
+            hint="write .zero = .{ .second_source = true }, which also is the only source",
+        )
     if not found.settings.asynchronous:
         return
-    if not any(type in (t.FABIN_DSD, t.FABOUT_DSD, t.FIFO) or type in FILES for type in types):
+    if not any(type in (t.FABIN_DSD, t.FABOUT_DSD, t.FIFO) or type in _REGISTERS for type in types):
         call.error(
             call.span_of(len(form)),
             "only operations on the fabric can be asynchronous",
@@ -319,6 +335,7 @@ def dfilt(call: Call) -> Value:
         if value.type is t.DSR_SRC1
         else ir.VectorOperand("dsd", call.operand(value))
     )
+    found.say_ids(call)
     call.emit(ir.Vector("dfilt", (operand,), found.settings, call.location))
     return v.NOTHING
 
@@ -327,6 +344,12 @@ def dfilt(call: Call) -> Value:
 def load_to_dsr(call: Call) -> Value:
     """Puts a DSD into a register: as code runs, or in a comptime block before the program starts."""
     register = call.known(0, "a DSR")
+    if register.type in FIFO_FILES:
+        call.error(
+            call.span_of(0),
+            "a register of a FIFO is loaded by @allocate_fifo alone",
+            hint="name it there with .dest or .src",
+        )
     if register.type not in FILES:
         call.error(call.span_of(0), expected="a dsr_dest, dsr_src0 or dsr_src1", found=f"`{register.type}`")
     dsd = call.value(1)
@@ -342,22 +365,24 @@ def load_to_dsr(call: Call) -> Value:
         call.error(
             call.span_of(0), f"a register for a {dsd.type}", expected=right, found=f"`{register.type}`"
         )
-    settings, saves, steps = ir.Settings(), False, False
+    found, saves, steps = NO_CONFIG, False, False
     if len(call) > 2:
         names = (*ASYNC, "ut_id", "priority", "save_address", "single_step")
         fields = call.fields(2, "the configuration of a DSR", names)
-        settings = with_thread(call, 2, fields, asynchronous(call, 2, fields))
+        found = with_thread(call, 2, fields, asynchronous(call, 2, fields))
         saves, steps = flag(call, fields, 2, "save_address"), flag(call, fields, 2, "single_step")
-        if settings.asynchronous and not fabric:
+        if found.settings.asynchronous and not fabric:
             call.error(call.span_of(2), "only a fabric DSD can be asynchronous", hint="leave .async out")
         if saves and fabric:
             call.error(call.field_span(2, "save_address"), "only a memory DSD has an address to save")
     file: ir.Register = ir.Register(FILES[register.type], register.data)  # type: ignore[arg-type]
     if call.comptime:
         known = call.known(1, "a DSD that is loaded before the program starts")
-        made = ir.LoadDsr(file, known.data, settings, saves, steps, call.location)
+        made = ir.LoadDsr(file, known.data, found.settings, saves, steps, call.location)
         call.unit.preloads[:] = [one for one in call.unit.preloads if one.register != file]
         call.unit.preloads.append(made)
         return v.NOTHING
-    call.emit(ir.LoadDsr(file, call.operand(dsd), settings, saves, steps, call.location))
+    descriptor = call.operand(dsd)
+    found.say_ids(call)
+    call.emit(ir.LoadDsr(file, descriptor, found.settings, saves, steps, call.location))
     return v.NOTHING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from openwafer.artifact._pe_abi import SAID_BEFORE
 from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
@@ -17,10 +18,18 @@ ASYNC = ("async", "activate", "unblock", "on_control")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Settings and what is not part of an instruction's settings: the index that indexed DSDs get."""
+    """Settings, and what is not part of an instruction's settings."""
 
     settings: ir.Settings
     index: Value | None = None
+    """What indexed DSDs get."""
+    said: tuple[tuple[str, Value], ...] = ()
+    """Ids that only running code knows, by the machine operation that says them before the instruction."""
+
+    def say_ids(self, call: Call) -> None:
+        """The code that must stand right before the instruction."""
+        for name, value in self.said:
+            call.machine(name, call.operand(value))
 
 
 def choice(call: Call, value: Value, span: Span, what: str, names: tuple[str, ...]) -> str:
@@ -47,16 +56,27 @@ def flag(call: Call, fields: dict[str, Value], index: int, name: str) -> bool:
     return bool(found.data)
 
 
-def local_id(call: Call, value: Value, span: Span, what: str) -> int:
+_Said = dict[str, Value]
+
+
+def _number(call: Call, value: Value, span: Span, what: str, name: str, said: _Said) -> int:
+    """An id; one that only running code knows goes into `said`."""
+    if value.known or call.comptime:
+        return int(call.engine.require_known(value, span, what).data)
+    said[name] = value
+    return SAID_BEFORE
+
+
+def _local_id(call: Call, value: Value, span: Span, what: str, name: str, said: _Said) -> int:
     """A local task by its id, or by the task's name."""
     if value.known and isinstance(value.data, FunctionValue):
         return bound_id(call, value.data, "local", span)
     if value.type is not t.LOCAL_TASK_ID:
         call.error(span, what, expected="a local_task_id or a task", found=f"`{value.type}`")
-    return int(call.engine.require_known(value, span, what).data)
+    return _number(call, value, span, what, name, said)
 
 
-def _unblocked(call: Call, value: Value, span: Span) -> tuple[str, int]:
+def _unblocked(call: Call, value: Value, span: Span, name: str, said: _Said) -> tuple[str, int]:
     if value.known and isinstance(value.data, FunctionValue):
         return "task", bound_id(call, value.data, None, span)
     wrong = t.COLOR if call.architecture == "wse3" else t.INPUT_QUEUE
@@ -68,10 +88,10 @@ def _unblocked(call: Call, value: Value, span: Span) -> tuple[str, int]:
             expected=f"{names}, a data_task_id, a local_task_id or a task",
             found=f"`{value.type}`",
         )
-    return TARGETS[value.type], int(call.engine.require_known(value, span, "what is unblocked").data)
+    return TARGETS[value.type], _number(call, value, span, "what is unblocked", name, said)
 
 
-def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> ir.Settings:
+def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> Config:
     """The settings that @load_to_dsr and operations share."""
     is_async = flag(call, fields, index, "async")
     for name in ("activate", "unblock", "on_control"):
@@ -86,13 +106,14 @@ def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> ir.Setting
             call.field_span(index, "unblock"), "an operation ends with `activate` or `unblock`, not both"
         )
     end: tuple[str, str, int] | None = None
+    said: _Said = {}
     if "activate" in fields:
-        number = local_id(
-            call, fields["activate"], call.field_span(index, "activate"), "what an operation activates"
-        )
+        span = call.field_span(index, "activate")
+        number = _local_id(call, fields["activate"], span, "what an operation activates", "end_id", said)
         end = ("activate", "task", number)
     elif "unblock" in fields:
-        end = ("unblock", *_unblocked(call, fields["unblock"], call.field_span(index, "unblock")))
+        span = call.field_span(index, "unblock")
+        end = ("unblock", *_unblocked(call, fields["unblock"], span, "end_id", said))
     control = None
     if "on_control" in fields:
         span = call.field_span(index, "on_control")
@@ -103,21 +124,26 @@ def asynchronous(call: Call, index: int, fields: dict[str, Value]) -> ir.Setting
             call.error(span, "`on_control` has one field: terminate, activate or unblock")
         ((action, value),) = actions.items()
         if action == "activate":
-            control = ("activate", "task", local_id(call, value, span, "what a control wavelet activates"))
+            number = _local_id(call, value, span, "what a control wavelet activates", "control_id", said)
+            control = ("activate", "task", number)
         elif action == "unblock":
-            control = ("unblock", *_unblocked(call, value, span))
+            control = ("unblock", *_unblocked(call, value, span, "control_id", said))
         elif value.known and value.data is True:
             control = ("terminate", "task", 0)
-    return ir.Settings(asynchronous=is_async, end=end, control=control)
+    return Config(
+        ir.Settings(asynchronous=is_async, end=end, control=control),
+        said=tuple(said.items()),
+    )
 
 
-def with_thread(call: Call, index: int, fields: dict[str, Value], settings: ir.Settings) -> ir.Settings:
+def with_thread(call: Call, index: int, fields: dict[str, Value], found: Config) -> Config:
     """The settings with the microthread and the priority that `fields` give."""
+    settings = found.settings
     if "priority" in fields:
         level = priority(call, fields["priority"], call.field_span(index, "priority"))
         settings = replace(settings, priority=level)
     if "ut_id" not in fields:
-        return settings
+        return replace(found, settings=settings)
     span = call.field_span(index, "ut_id")
     if call.architecture != "wse3":
         call.error(
@@ -125,17 +151,21 @@ def with_thread(call: Call, index: int, fields: dict[str, Value], settings: ir.S
             "only operations of the WSE-3 name their microthread",
             hint="on the WSE-2 the queue decides; guard this with @is_arch",
         )
-    found = call.engine.require_known(call.engine.coerce(fields["ut_id"], t.UT_ID, span), span, "`ut_id`")
-    return replace(settings, thread=int(found.data))
+    said: _Said = dict(found.said)
+    thread = call.engine.coerce(fields["ut_id"], t.UT_ID, span)
+    settings = replace(settings, thread=_number(call, thread, span, "`ut_id`", "thread_id", said))
+    return replace(found, settings=settings, said=tuple(said.items()))
 
 
 def config(call: Call, index: int) -> Config:
     """The settings of an operation, which are its argument `index`."""
     fields = call.fields(index, "the configuration of an operation", (*ASYNC, "priority", "ut_id", "index"))
-    settings = with_thread(call, index, fields, asynchronous(call, index, fields))
+    found = with_thread(call, index, fields, asynchronous(call, index, fields))
     if "index" not in fields:
-        return Config(settings)
-    return Config(settings, call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index")))
+        return found
+    return replace(
+        found, index=call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index"))
+    )
 
 
 NO_CONFIG = Config(ir.Settings())

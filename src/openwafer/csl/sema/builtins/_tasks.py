@@ -39,6 +39,14 @@ def _bind(call: Call, kind: Literal["data", "local", "control"]) -> FunctionValu
     number = int(call.known(1, "the id of a task", ID_TYPES[kind]).data)
     resources = call.engine.resources
     if number == TEARDOWN and kind == "local":
+        flushing = next((one for one in resources.bindings.values() if one.kind == "empty_queue"), None)
+        if flushing is not None:
+            call.engine.fail(
+                call.span,
+                f"queues have handlers, which take the teardown id: `{declared.name}` cannot have it",
+                hint="keep either the task or the handlers",
+                notes=(Note(flushing.span, "the first handler is set here"),),
+            )
         _add(call, ("teardown", -1), Binding("teardown", -1, function, call.span))
         return function
     own_table = kind == "control" and resources.control_table is not None
@@ -149,6 +157,28 @@ def set_teardown_handler(call: Call) -> Value:
     return v.NOTHING
 
 
+def set_handler(call: Call, function: FunctionValue, queue: int) -> None:
+    """What @set_empty_queue_handler says, `queue` counted as a Task of the image counts it."""
+    task = call.engine.resources.bindings.get(("teardown", -1))
+    if task is not None:
+        call.engine.fail(
+            call.span,
+            f"the teardown id runs the task `{task.function.name}`, so queues cannot have handlers",
+            hint="keep either the task or the handlers",
+            notes=(Note(task.span, "bound here"),),
+        )
+    old = call.engine.resources.bindings.get(("empty_queue", queue))
+    if old is not None:
+        call.engine.fail(
+            call.span,
+            f"this queue has the handler `{old.function.name}` already",
+            hint="give each queue one handler",
+            notes=(Note(old.span, "set here"),),
+        )
+    call.engine.resources.bindings["empty_queue", queue] = Binding("empty_queue", queue, function, call.span)
+    call.code_of(function)
+
+
 @builtin("set_control_task_table", 0, 1, stage="block")
 def set_control_task_table(call: Call) -> Value:
     """Gives control tasks of the WSE-3 ids of their own, so that local tasks may have the same numbers."""
@@ -169,6 +199,8 @@ def set_control_task_table(call: Call) -> Value:
                 call.error(
                     call.field_span(0, name), f"`{name}` is one of {numbers}, found {v.show(fields[name])}"
                 )
+        if "stride" in fields:
+            resources.control_stride = int(fields["stride"].data)
     resources.control_table = call.span
     for key, binding in list(resources.bindings.items()):
         if binding.kind == "control":
@@ -206,6 +238,8 @@ def activate(call: Call) -> Value:
             hint="pass the local_task_id that it is bound to",
         )
     found = call.coerced(0, t.LOCAL_TASK_ID)
+    if found.known:
+        call.engine.resources.activations.setdefault(int(found.data), call.span)
     if call.comptime:
         _state(call, int(call.known(0, "the id of a task").data)).active = True
         return v.NOTHING
