@@ -142,7 +142,7 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:
         words.append("runs/gpt-small")  # named without its argument in running text
-    elif len(words) == 1 or (words[0] == "csl" and len(words) == 2):
+    elif len(words) == 1 or (words[0] in ("csl", "fabric") and len(words) == 2):
         words.append("--help")
 
     result = CliRunner().invoke(app, words)
@@ -227,7 +227,7 @@ def test_pictures_are_small_and_shown():
     assert pictures
     for picture in pictures:
         assert picture.stat().st_size < IMAGE_BYTES, picture.name
-        assert f"docs/images/{picture.name}" in README
+        assert any(f"images/{picture.name}" in text for text in TEXT.values())
 
 
 # --- tables -----------------------------------------------------------------------------------------------

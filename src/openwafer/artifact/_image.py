@@ -6,6 +6,8 @@ fabric's own coordinates are these plus `Image.offset`.
 
 from __future__ import annotations
 
+import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -232,19 +234,42 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     channels: int = 1
 
 
+_MARK = b"openwafer image "
+
+
+def _head() -> bytes:
+    """How a file begins: other fields than these would be read as something else."""
+    return _MARK + sha256(msgspec.json.encode(msgspec.json.schema(Image))).hexdigest()[:16].encode() + b"\n"
+
+
 def write_image(image: Image, path: Path) -> None:
-    """Write `image` to a file that `read_image` reads."""
-    path.write_bytes(msgspec.msgpack.encode(image))
+    """Write `image` to a file that `read_image` reads. At every moment `path` holds a whole image, or what was there before.
+
+    Raises OSError.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(_head() + msgspec.msgpack.encode(image))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_image(path: Path) -> Image:
     """The image that `write_image` wrote to `path`.
 
-    Raises InputError if it cannot be read or is no image.
+    Raises InputError if it cannot be read, is no image, or one of another version of openwafer.
     """
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Image)
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; compile the program first") from error
+    head, end, content = data.partition(b"\n")
+    if not data.startswith(_MARK):
+        raise InputError(f"{path} is no compiled program; compile the program again")
+    if head + end != _head():
+        raise InputError(f"{path} was compiled with another version of openwafer; compile the program again")
+    try:
+        return msgspec.msgpack.decode(content, type=Image)
     except msgspec.DecodeError as error:
-        raise InputError(f"{path} is no compiled program ({error}); compile the program again") from error
+        raise InputError(f"{path} is damaged ({error}); compile the program again") from error

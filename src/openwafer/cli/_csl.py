@@ -24,7 +24,7 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="CSL files.", show_default=False)],
     dialect: _Dialect = "1.4",
 ) -> None:
-    """Say what is wrong with each file, by now with its syntax; exit 1 if anything is."""
+    """Say what is wrong with the syntax of each file; exit 1 if anything is. `compile` finds the rest."""
     chosen, failed = _dialect(dialect), False
     for path in files:
         file = _parsed(path, chosen)

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 from openwafer.base import InputError
+from openwafer.cli._fabric_validate import validate
 
-fabric = typer.Typer(help="Traces of the simulated fabric.", no_args_is_help=True)
+fabric = typer.Typer(
+    help="The simulated fabric: traces, and its cycles beside published ones.", no_args_is_help=True
+)
+fabric.command()(validate)
 _Trace = Annotated[
     Path, typer.Argument(help="A file that `wafer csl run --trace` wrote.", show_default=False)
 ]

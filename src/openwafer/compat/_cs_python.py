@@ -18,7 +18,7 @@ _USAGE = "usage: cs_python SCRIPT [arguments], cs_python -c COMMAND [arguments],
 def cs_python(arguments: Sequence[str] | None = None) -> int:
     """Entry point: run a script as Python would, with `cerebras.sdk...` importable.
 
-    Gives 0, or 1 after an exception. An error of ours is shown as its message with the line of the script that met it; the
+    Gives 0, 1 after an exception, or 130 after Ctrl-C. An error of ours is shown as its message with the line of the script that met it; the
     script's own exceptions show their traceback. SystemExit passes. `arguments` default to the process's own.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -42,6 +42,10 @@ def cs_python(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.write(_ours(error))
         return 1
+    except KeyboardInterrupt as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"{_place(error)}interrupted\n")
+        return 130
     except Exception as error:
         sys.stdout.flush()
         inside = _inside(error.__traceback__)
@@ -79,16 +83,24 @@ def _run(code: CodeType, name: str) -> None:
 
 def _ours(error: WaferError) -> str:
     """The message, below the innermost line that is the script's and not ours."""
+    last = _last(error)
+    shown = f"    {last.line}\n" if last is not None and last.line else ""
+    return f"{_place(error)}error: {error}\n{shown}"
+
+
+def _place(error: BaseException) -> str:
+    """`script.py:12: `, the innermost line that is the script's and not ours; nothing if there is none."""
+    last = _last(error)
+    return "" if last is None else f"{last.filename}:{last.lineno}: "
+
+
+def _last(error: BaseException) -> traceback.FrameSummary | None:
     frames = [
         frame
         for frame in traceback.extract_tb(_inside(error.__traceback__))
         if not Path(frame.filename).resolve().is_relative_to(SDK_PATH.parent.parent)
     ]
-    if not frames:
-        return f"error: {error}\n"
-    last = frames[-1]
-    shown = f"    {last.line}\n" if last.line else ""
-    return f"{last.filename}:{last.lineno}: error: {error}\n{shown}"
+    return frames[-1] if frames else None
 
 
 def _inside(trace: TracebackType | None) -> TracebackType | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from openwafer.base import InputError
+from openwafer.csl.sema._core import MAX_INLINED_ITERATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ FLAGS = (
         "FOLDER",
         "where @import_module looks too; may be given again, see CSL_IMPORT_PATH",
     ),
-    Flag(("--max-inlined-iterations",), "N", "iterations of one inline loop; default 50"),
+    Flag(("--max-inlined-iterations",), "N", "iterations of one inline loop; default 100000"),
     Flag(("--fp16-format",), "f16|bf16|cb16", "what @fp16() is; default f16", ("f16", "bf16", "cb16")),
     Flag(("--sdk-dialect",), "1.4|2.10", "the language of which SDK; default 1.4", ("1.4", "2.10")),
     Flag(("--warnings-as-errors",), "", "accepted for existing scripts; there are no warnings"),
@@ -63,7 +64,7 @@ class Options:
     memcpy: bool = False
     channels: int = 1
     import_paths: tuple[Path, ...] = ()
-    max_inlined_iterations: int = 50
+    max_inlined_iterations: int = MAX_INLINED_ITERATIONS
     half: Literal["f16", "bf16", "cb16"] = "f16"
     dialect: Literal["1.4", "2.10"] = "1.4"
     verbose: bool = False
@@ -127,7 +128,7 @@ def parse_flags(arguments: Sequence[str]) -> Options:
         memcpy=memcpy,
         channels=channels,
         import_paths=tuple(Path(path) for path in paths if path),
-        max_inlined_iterations=_number(given, "--max-inlined-iterations", 50),
+        max_inlined_iterations=_number(given, "--max-inlined-iterations", MAX_INLINED_ITERATIONS),
         half=cast(Literal["f16", "bf16", "cb16"], _text(given, "--fp16-format", "f16")),
         dialect=cast(Literal["1.4", "2.10"], _text(given, "--sdk-dialect", "1.4")),
         verbose="--verbose" in given,

@@ -20,7 +20,7 @@ from openwafer.fabric._trace import TRACE_LIMIT, read_trace
 from openwafer.fabric._trace_file import Trace, TraceFacts
 
 Executor = Callable[[image.Code], Sequence[int]]
-_SPIN_LIMIT = 1 << 40
+_SPIN_LIMIT = 1 << 36  # cycles without a wait: more than a minute of a wafer's time
 
 
 @dataclass(frozen=True, slots=True)

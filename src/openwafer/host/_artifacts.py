@@ -64,11 +64,14 @@ def write_artifacts(
 ) -> SdkCompileArtifacts:
     """Write a compiled program to `folder`, in place of one that is there.
 
+    The image goes first and comes last: whatever ends the process, no folder holds the image of another program than the
+    rest of it, or half of one.
     `params` and `colors` as the command line gave them. Raises StorageError if the folder cannot be written.
     """
     texts = {**image.params, **(params or {})}
     try:
         (folder / "bin").mkdir(parents=True, exist_ok=True)
+        (folder / "image.msgpack").unlink(missing_ok=True)
         (folder / "out.json").write_text(
             json.dumps({"params": texts, "colors": dict(colors or {})}, indent=2) + "\n", encoding="utf-8"
         )
@@ -82,7 +85,7 @@ def write_artifacts(
         write_image(image, folder / "image.msgpack")
     except OSError as error:
         raise StorageError(
-            f"{folder} cannot be written: {error.strerror}; choose another folder with -o"
+            f"{folder} cannot be written: {error.strerror}; make room, or choose another folder with -o"
         ) from error
     return SdkCompileArtifacts(folder)
 

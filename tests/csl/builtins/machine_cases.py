@@ -35,11 +35,15 @@ def loop(color: int, more: str = "") -> str:
 
 
 def build(
-    program: str, folder: Path, architecture: Literal["wse2", "wse3"] = "wse3", dialect: Dialect = "1.4"
+    program: str,
+    folder: Path,
+    architecture: Literal["wse2", "wse3"] = "wse3",
+    dialect: Dialect = "1.4",
+    layout: str = LAYOUT,
 ) -> Image:
     """The image of the program. Raises DiagnosticError."""
     (folder / "pe.csl").write_text(program, "utf-8")
-    (folder / "layout.csl").write_text(LAYOUT, "utf-8")
+    (folder / "layout.csl").write_text(layout, "utf-8")
     return compile_program(
         folder / "layout.csl",
         params={},
@@ -72,7 +76,11 @@ class Ran:
 
 
 def run(
-    program: str, folder: Path, architecture: Literal["wse2", "wse3"] = "wse3", dialect: Dialect = "1.4"
+    program: str,
+    folder: Path,
+    architecture: Literal["wse2", "wse3"] = "wse3",
+    dialect: Dialect = "1.4",
+    layout: str = LAYOUT,
 ) -> Ran:
     """Compiles and runs until nothing happens any more."""
-    return Ran(build(program, folder, architecture, dialect))
+    return Ran(build(program, folder, architecture, dialect, layout))

@@ -38,7 +38,7 @@ class Place(Expression):
     root: str = ""
 
 
-class Left(Exception):
+class Left(Exception):  # noqa: N818 - it is no error
     """A `break`, `continue` or `return` on its way, with the value that it takes along."""
 
     def __init__(self, how: str, value: Any = None) -> None:
@@ -159,7 +159,7 @@ class Program:
 
     def _name(self, stem: str) -> str:
         self._names += 1
-        return f"{stem}{self._names}"
+        return f"{stem}_{self._names}"
 
     def _declare(self) -> None:
         for type in TYPES:
@@ -217,8 +217,7 @@ class Program:
             memory |= {parameters[0]: first, parameters[1]: second, pointer: array}
             try:
                 body.run(memory)
-            except Left as left:
-                assert left.how == "return"
+            except Left as left:  # only a `return` gets here
                 return left.value
             return value.value(memory)
 
@@ -496,7 +495,7 @@ class Program:
         ]
         inner = scope.inner(loop=True, frozen=f"a_{type}", readable=seen)
         # A pointer of this function may point to the array.
-        inner.places = [one for one in inner.places if not one.root.startswith("q")]
+        inner.places = [one for one in inner.places if not one.root.startswith("q_")]
         body = self.statements(inner, depth - 1, self.random.randrange(1, 3))
 
         def run(memory: Memory) -> None:

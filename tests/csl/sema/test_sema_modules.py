@@ -184,3 +184,17 @@ def test_a_program_that_does_not_fit_the_fabric_is_an_error(tmp_path: Path) -> N
             tmp_path / "layout.csl", params={"width": "100"}, architecture="wse3", fabric=(20, 10), offset=(4, 1),
             memcpy=False,
         )  # fmt: skip
+
+
+def test_a_name_may_start_at_the_folder_of_the_first_file(tmp_path: Path) -> None:
+    """Public programs name a file of a subfolder from within that subfolder as the layout would; the importer's folder wins."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "outer.csl").write_text(
+        'const inner = @import_module("parts/inner.csl");\nfn go() i16 { return inner.one(); }', "utf-8"
+    )
+    (tmp_path / "parts" / "inner.csl").write_text("fn one() i16 { return 1; }", "utf-8")
+    main = 'const m = @import_module("parts/outer.csl");\nvar r: i16;\nexport fn main() void { r = m.go(); }'
+
+    unit = unit_of(tmp_path, main)
+
+    assert "m.inner.one" in unit.functions

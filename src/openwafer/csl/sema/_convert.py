@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
@@ -10,6 +11,8 @@ from openwafer.csl.sema import _numbers as numbers
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._core import Core
+from openwafer.csl.sema._memory import NotInMemory
+from openwafer.csl.sema._reinterpret import from_bits, union_value
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import Value
 
@@ -92,7 +95,7 @@ class Conversions(Core):
         """`.{...}` becomes a named struct with the same names, a tuple an array."""
         if source.definition is not None or not isinstance(value.data, tuple):
             return None
-        if isinstance(type, t.Record) and type.kind == "struct" and type.names is not None:
+        if isinstance(type, t.Record) and type.names is not None:
             if source.names is None and source.types:
                 return None
             given = dict(zip(source.names or (), value.data, strict=True))
@@ -120,12 +123,33 @@ class Conversions(Core):
             if name not in type.names:
                 hint = self.similar(name, type.names) or f"it has {', '.join(type.names)}"
                 self.fail(spans.get(name, span), f"`{type}` has no field `{name}`", hint=hint)
+        if type.kind == "union":
+            return self._union_value(type, given, spans, span)
         parts = []
         for name, want in zip(type.names, type.types, strict=True):
             if name not in given:
                 self.fail(span, f"the field `{name}` of `{type}` has no value", hint=f"add `.{name} = ...`")
             parts.append(self.coerce(given[name], want, spans.get(name, span), f"field `{name}`"))
         return v.struct(type, parts)
+
+    def _union_value(
+        self, type: t.Record, given: dict[str, Value], spans: dict[str, Span], span: Span
+    ) -> Value:
+        """A union of which one field is given; it lies in the frame where its bytes are not known."""
+        if len(given) != 1:
+            self.fail(span, f"`{type}` is a union", expected="one field", found=str(len(given)))
+        ((name, one),) = given.items()
+        at = type.index(name)
+        assert at is not None
+        value = self.coerce(one, type.types[at], spans.get(name, span), f"field `{name}`")
+        if value.known:
+            with suppress(NotInMemory):
+                return union_value(type, at, value)
+        return self.union_in_frame(type, at, value, span)
+
+    def union_in_frame(self, type: t.Record, at: int, value: Value, span: Span) -> Value:
+        """A union in the function's frame, of which field `at` was set."""
+        raise NotImplementedError
 
     def _payloads(self, parts: list[Value], type: t.Array) -> list[object]:
         return [one.data for one in parts] if type.element.dtype is not None else list(parts)
@@ -166,11 +190,31 @@ class Conversions(Core):
         assert code is not None
         assert target is not None
         if code == target:
-            return v.code(type, value.data)
+            return self.narrowed(v.code(type, value.data), span)
         builder = self.builder(span, "@as")
         number = builder.number()
         builder.emit(ir.Convert(number, code, target, value.data, self.location(span)))
-        return v.code(type, ir.Temporary(number))
+        return self.narrowed(v.code(type, ir.Temporary(number)), span)
+
+    def narrowed(self, value: Value, span: Span) -> Value:
+        """A number of running code, with only the bits that a type such as `u3` has; others stay as they are."""
+        type = value.type
+        if not t.is_odd(type):
+            return value
+        assert isinstance(type, t.Primitive)
+        code = type.ir
+        assert code is not None
+        builder, location = self.builder(span), self.location(span)
+
+        def compute(operation: ir.Arithmetic, left: ir.Operand, by: int) -> ir.Operand:
+            number = builder.number()
+            builder.emit(ir.Compute(number, operation, code, (left, ir.Number(code, by)), location))
+            return ir.Temporary(number)
+
+        if not type.signed:
+            return v.code(type, compute("and", value.data, type.high))
+        shift = 8 * type.bytes - type.bits
+        return v.code(type, compute("shr", compute("shl", value.data, shift), shift))
 
     def _converted(self, data: int | float | bool, source: Type, type: Type, span: Span) -> object:
         if type is t.BOOL:
@@ -208,12 +252,12 @@ class Conversions(Core):
         if source.ir in (None, "void", "dsd") or type.ir in (None, "void", "dsd"):
             wrong = source if source.ir in (None, "void", "dsd") else type
             self.fail(span, "@bitcast", expected="a numeric or pointer type", found=f"`{wrong}`")
-        if source.bytes != type.bytes:
+        if t.bits_of(source) != t.bits_of(type):
             self.fail(
                 span,
                 "@bitcast keeps the bits, so both types need the same size",
-                expected=f"{type.bytes * 8} bits for `{type}`",
-                found=f"{source.bytes * 8} bits of `{source}`",
+                expected=f"{t.bits_of(type)} bits for `{type}`",
+                found=f"{t.bits_of(source)} bits of `{source}`",
                 hint="convert the value with @as first",
             )
         if value.known and not isinstance(source, t.Pointer):
@@ -222,11 +266,11 @@ class Conversions(Core):
                 bits = numbers.float_bits(value.data, source)
             elif source is t.DIRECTION:
                 bits = t.DIRECTIONS.index(value.data)
-            return Value(type, _from_bits(bits, type))
+            return Value(type, from_bits(bits, type))
         if isinstance(source, t.Pointer) and isinstance(type, t.Pointer):
             return Value(type, value.data, value.known)
         if value.known and isinstance(value.data, int):
-            return Value(type, _from_bits(value.data, type))
+            return Value(type, from_bits(value.data, type))
         if source.ir == type.ir:
             return v.code(type, self.operand(value, span))
         builder = self.builder(span, "@bitcast of an address")
@@ -235,7 +279,7 @@ class Conversions(Core):
         assert code is not None
         assert target is not None
         builder.emit(ir.Bitcast(number, code, target, self.operand(value, span), self.location(span)))
-        return v.code(type, ir.Temporary(number))
+        return self.narrowed(v.code(type, ir.Temporary(number)), span)
 
     # --- common types ---
 
@@ -278,17 +322,3 @@ def _convertible(type: Type) -> bool:
 
 def _unsigned(type: Type) -> t.Primitive | None:
     return {1: t.U8, 2: t.U16, 4: t.U32, 8: t.U64}.get(type.bytes) if type.ir is not None else None
-
-
-def _from_bits(bits: int, type: Type) -> object:
-    if t.is_float(type):
-        return numbers.float_of_bits(bits, type)
-    if type is t.BOOL:
-        return bool(bits & 1)
-    if type is t.DIRECTION:
-        return t.DIRECTIONS[bits % len(t.DIRECTIONS)]
-    if isinstance(type, t.Enum):
-        return numbers.wrap(bits, type.base)
-    if isinstance(type, t.Primitive) and type.kind == "integer":
-        return numbers.wrap(bits, type)
-    return bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -80,8 +81,25 @@ class Expressions(TypeExpressions):
             hint = "leave the type out, or declare a struct type"
             self.fail(node.span, "`comptime_struct` is part of dialect 1.4 only", hint=hint)
         if value is None:
-            self._unknown(name, node.span)
+            return self._integer_type(node)
         return value
+
+    def _integer_type(self, node: ast.Name) -> Value:
+        """`u3`, which dialect 2.10 has for every width."""
+        found = re.fullmatch("([iu])([1-9][0-9]*)", node.text)
+        if found is None:
+            self._unknown(node.text, node.span)
+        if self.options.dialect == "1.4":
+            self.fail(
+                node.span,
+                f"`{node.text}` is a type of dialect 2.10; this program is compiled as 1.4",
+                hint="use 8, 16, 32 or 64 bits, or compile with --sdk-dialect=2.10",
+            )
+        if int(found[2]) > 64:
+            self.fail(
+                node.span, f"`{node.text}` is wider than the 64 bits of the widest type", hint="use an array"
+            )
+        return v.type_value(t.integer(found[1] == "i", int(found[2])))
 
     def _global(self, one: Global, span: Span) -> Value:
         declaration = one.declaration

@@ -328,7 +328,9 @@ class Globals(Symbols):
             self.fail(
                 span,
                 f"the param `{declaration.name}` has no value",
-                hint=f"give it one: `.{declaration.name} = ...`",
+                hint=f"give it one: --params={declaration.name}:..."
+                if self.layout is not None and one.module.imported is None
+                else f"give it one: `.{declaration.name} = ...`",
                 notes=[note] if one.module.imported else [],
             )
         value = self.evaluate(declaration.value, one.type)

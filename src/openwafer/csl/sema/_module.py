@@ -36,6 +36,7 @@ class Files:
         self.dialect: Dialect = dialect
         self.import_paths = import_paths
         self._files: dict[Path, SourceFile] = {}
+        self._root: Path | None = None
 
     def load(self, path: Path, name: str | None = None) -> SourceFile:
         """The file at `path`, called `name` in messages.
@@ -45,6 +46,8 @@ class Files:
         key = path.resolve()
         file = self._files.get(key)
         if file is None:
+            if self._root is None:  # a compilation begins with the file that the user named
+                self._root = path.parent
             text = Source.read(path)
             source = Source(name or text.name, text.text)
             library = key.is_relative_to(LIBRARY)
@@ -54,11 +57,12 @@ class Files:
     def find(self, name: str, importer: Path) -> Path | None:
         """The path that a file named in `@import_module` or `@set_tile_code` has, None if there is none.
 
-        `<name>` is a library, or a file of an import path; other names are relative to the importer's folder, then to the
-        import paths.
+        `<name>` is a library, or a file of an import path; other names are relative to the importer's folder, then to that of
+        the file that the compilation began with (as public programs write it), then to the import paths.
         """
         bare = name[1:-1] if name.startswith("<") and name.endswith(">") else None
-        folders = [LIBRARY, *self.import_paths] if bare is not None else [importer.parent, *self.import_paths]
+        folders = [LIBRARY] if bare is not None else [importer.parent, self._root or importer.parent]
+        folders += self.import_paths
         for folder in folders:
             for candidate in (folder / (bare or name), folder / f"{bare or name}.csl"):
                 if candidate.is_file():

@@ -199,7 +199,7 @@ class Operators(Places):
         builder = self.builder(span)
         number = builder.number()
         builder.emit(ir.Compute(number, operation, code, operands, self.location(span)))
-        return v.code(type, ir.Temporary(number))
+        return self.narrowed(v.code(type, ir.Temporary(number)), span)
 
     def _logical(self, node: ast.Binary, left: Value) -> Value:
         """The right side is looked at only if the left one does not decide."""

@@ -11,7 +11,9 @@ from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._convert import Conversions
+from openwafer.csl.sema._memory import NotInMemory
 from openwafer.csl.sema._module import Global
+from openwafer.csl.sema._reinterpret import union_value
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import (
     CellPlace,
@@ -237,6 +239,14 @@ class Places(Conversions):
         builder.emit(ir.Frame(number, local, self.location(span)))
         return MemoryPlace(ir.Temporary(number), type, True, False, name)
 
+    def union_in_frame(self, type: t.Record, at: int, value: Value, span: Span) -> Value:
+        """A union in the function's frame, of which field `at` was set."""
+        made = self.in_frame(type, "union", span)
+        field = self.field(made, at, span)
+        assert isinstance(field, MemoryPlace)
+        self.fill(field, value, span)
+        return v.code(type, made.address)
+
     def constant(self, value: Value, span: Span, name: str = "") -> str:
         """The symbol of a constant of the program with this value; equal ones share it."""
         raise NotImplementedError
@@ -318,7 +328,10 @@ class Places(Conversions):
             if zero is None:
                 self.fail(span, f"`{cell.name}` has no value yet", hint="assign to the whole of it first")
             cell.value = zero
-        cell.value = _replaced(cell.value, place.path, value)
+        try:
+            cell.value = _replaced(cell.value, place.path, value)
+        except NotInMemory as error:
+            self.fail(span, f"a union that the compiler keeps cannot hold {error}", hint="use a global `var`")
 
     def fill(self, place: MemoryPlace, value: Value, span: Span) -> None:
         """Stores a value of the place's own type into memory."""
@@ -333,6 +346,11 @@ class Places(Conversions):
         elif not value.known and not isinstance(value.data, tuple):
             if value.data != place.address:
                 self.builder(span).emit(ir.Copy(place.address, value.data, type.bytes, self.location(span)))
+        elif isinstance(type, t.Record) and type.kind == "union":
+            at = max(range(len(type.types)), key=lambda one: type.types[one].bytes)
+            field = self.field(place, at, span)
+            assert isinstance(field, MemoryPlace)
+            self.fill(field, value.data[at], span)
         elif isinstance(type, t.Record):
             for at, part in enumerate([self._apart(one, span) for one in value.data]):
                 field = self.field(place, at, span)
@@ -459,6 +477,8 @@ def _replaced(value: Value, path: tuple[int, ...], new: Value) -> Value:
         return Value(type, data)
     parts = list(value.data)
     parts[at] = _replaced(parts[at], rest, new) if rest else new
+    if isinstance(type, t.Record) and type.kind == "union":
+        return union_value(type, at, parts[at])
     if isinstance(type, t.Record) and type.names is not None and type.definition is None:
         type = t.record(type.names, (one.type for one in parts))
     return Value(type, tuple(parts))

@@ -102,13 +102,41 @@ class TypeExpressions(Operators):
 
     def struct_type(self, node: ast.StructType) -> Type:
         """`struct { ... }`."""
-        if node.kind == "union" or node.layout == "packed":
-            name = f"{node.layout} {node.kind}".strip()
-            self.fail(node.span, f"`{name}` is not supported yet", hint="use a struct, and @bitcast")
         names: list[str] = []
         for one in node.fields:
             if one.name in names:
                 self.fail(one.span, f"the struct has two fields `{one.name}`")
             names.append(one.name)
         types = [self.type_of(one.type) for one in node.fields]
-        return t.record(names, types, definition=node.span, kind=node.kind)
+        if node.kind == "union" and not types:
+            self.fail(node.span, "a union needs a field")
+        packed = node.layout == "packed"
+        if packed:
+            self._check_packed(node, types)
+        return t.record(names, types, definition=node.span, kind=node.kind, packed=packed)
+
+    def _check_packed(self, node: ast.StructType, types: list[Type]) -> None:
+        """Fields of packed types lie bit by bit; here each must fill its bytes."""
+        for one, type in zip(node.fields, types, strict=True):
+            scalar = isinstance(type, t.Primitive) and type.kind in ("integer", "float")
+            if not (scalar or isinstance(type, t.Enum | t.Pointer | t.Record) or type is t.BOOL):
+                self.fail(
+                    one.type.span,
+                    f"a field of a packed {node.kind}",
+                    expected="a number, bool, enum, pointer, or another packed type",
+                    found=f"`{type}`",
+                )
+            if type is t.BOOL or t.is_odd(type):
+                self.fail(
+                    one.type.span,
+                    f"a field of {1 if type is t.BOOL else t.bits_of(type)} bits in a packed {node.kind} is not supported",
+                    hint="use 8, 16, 32 or 64 bits, and shift and mask",
+                )
+        if node.kind == "union" and len({t.bits_of(one) for one in types}) > 1:
+            sizes = ", ".join(f"{t.bits_of(one)}" for one in types)
+            self.fail(
+                node.span,
+                "the fields of a packed union have one size",
+                expected="as many bits in each",
+                found=f"{sizes} bits",
+            )

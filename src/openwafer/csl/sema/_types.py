@@ -239,6 +239,7 @@ DIRECTIONS: Final = ("WEST", "EAST", "SOUTH", "NORTH", "RAMP")
 
 # --- composed types ---------------------------------------------------------------------------------------
 
+_INTEGERS: dict[str, Primitive] = {}
 _INTERNED: WeakValueDictionary[tuple[Any, ...], Type] = WeakValueDictionary()
 
 
@@ -286,6 +287,21 @@ def function(
     return made
 
 
+def integer(signed: bool, bits: int) -> Primitive:
+    """`i3`, `u24`: an integer of 1 to 64 bits. In memory it takes the bytes of the next type with a width of its own."""
+    name = f"{'i' if signed else 'u'}{bits}"
+    known = NAMED.get(name) or _INTEGERS.get(name)
+    if known is not None:
+        return known
+    width = next(one for one in (8, 16, 32, 64) if one >= bits)
+    storage = NAMED[f"{name[0]}{width}"]
+    made = Primitive(name, "integer", signed, bits)
+    made.bytes, made.align, made.ir, made.dtype = storage.bytes, storage.align, storage.ir, storage.dtype
+    made.comptime_only = False
+    _INTEGERS[name] = made
+    return made
+
+
 def record(
     names: Iterable[str] | None,
     types: Iterable[Type],
@@ -293,19 +309,21 @@ def record(
     definition: Span | None = None,
     kind: Literal["struct", "union"] = "struct",
     name: str = "",
+    packed: bool = False,
 ) -> Record:
-    """A struct type; named ones are told apart by the place of their definition."""
+    """A struct type; named ones are told apart by the place of their definition. Fields of packed ones lie side by side."""
     names, types = None if names is None else tuple(names), tuple(types)
-    key = ("record", names, types, definition, kind)
+    key = ("record", names, types, definition, kind, packed)
     made = _INTERNED.get(key)
     if made is None:
         made = Record(names, types, definition, kind, name)
         made.comptime_only = any(one.comptime_only for one in types)
         offsets, end, align = [], 0, 2
         for one in types:
-            start = 0 if kind == "union" else -(-end // one.align) * one.align
+            step = 1 if packed else one.align
+            start = 0 if kind == "union" else -(-end // step) * step
             offsets.append(start)
-            end, align = max(end, start + one.bytes), max(align, one.align)
+            end, align = max(end, start + one.bytes), max(align, step)
         made.offsets, made.bytes, made.align = tuple(offsets), -(-end // align) * align, align
         _INTERNED[key] = made
     assert isinstance(made, Record)
@@ -351,6 +369,16 @@ def is_integer(one: Type) -> bool:
 def is_fixed_integer(one: Type) -> bool:
     """A fixed-width integer."""
     return isinstance(one, Primitive) and one.kind == "integer"
+
+
+def is_odd(one: Type) -> bool:
+    """An integer whose width is not that of its place in memory, such as `u3`."""
+    return isinstance(one, Primitive) and one.kind == "integer" and one.bits != 8 * one.bytes
+
+
+def bits_of(one: Type) -> int:
+    """The width of a scalar."""
+    return one.bits if is_odd(one) and isinstance(one, Primitive) else 8 * one.bytes
 
 
 def is_float(one: Type) -> bool:

@@ -163,8 +163,10 @@ void Pe::describe_waiting(std::string& out, Cycle cycle) const {
     }
   }
   if (commands_ != nullptr && (!commands_->empty() || commands_blocked_)) {
-    line(std::to_string(commands_->size()) + " commands of the host wait" +
-         (commands_blocked_ ? " for unblock_cmd_stream(), which the last one has not called" : ""));
+    const std::string waiting = std::to_string(commands_->size()) + " commands of the host wait";
+    line(!commands_blocked_       ? waiting
+         : commands_->empty() ? "the command of the host that runs has not called unblock_cmd_stream()"
+                              : waiting + " for unblock_cmd_stream(), which the one before them has not called");
   }
   if (!mine.empty()) out += "PE (" + std::to_string(x) + ", " + std::to_string(y) + ") " + program_.name + ":\n" + mine;
 }

@@ -85,6 +85,7 @@ def page_data(trace: Trace, title: str, limits: PageLimits) -> tuple[dict[str, A
         "bin": bin_cycles,
         "linkBin": link_bin,
         "cut": cut,
+        "spansCut": spans.size < found.spans.size,
         "programs": [short_name(program.name) for program in trace.facts.programs],
         "placed": _packed(np.where(trace.program_at < 0, 0xFFFF, trace.program_at).ravel(), "<u2"),
         "states": [[state.kind, state.text] for state in states],

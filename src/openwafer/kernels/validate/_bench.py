@@ -56,7 +56,9 @@ class Bench:
             )
         return self._images[key]
 
-    def run(self, image: Image, timing: Timing, argument: int | None = None, *, wavelets: bool = False) -> Trace:
+    def run(
+        self, image: Image, timing: Timing, argument: int | None = None, *, wavelets: bool = False
+    ) -> Trace:
         """Launch `main` on every PE and run to the end. Raises FabricError if the program fails or stalls."""
         machine = Machine(image, timing)
         machine.run()
@@ -68,7 +70,9 @@ class Bench:
                 machine.launch(tile.x, tile.y, entry, arguments)
         outcome = machine.run()
         if outcome.failed or outcome.stalled:
-            raise FabricError(f"a program of the validation did not end: {machine.failure or machine.diagnose()}")
+            raise FabricError(
+                f"a program of the validation did not end: {machine.failure or machine.diagnose()}"
+            )
         return Trace(machine, machine.trace())
 
     def ticks(self, image: Image, timing: Timing, what: int) -> int:

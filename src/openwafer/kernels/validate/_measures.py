@@ -26,7 +26,9 @@ def measure_row(row: Row, bench: Bench, timing: Timing) -> float:
 # --- between PEs ---
 
 
-def _transfer(bench: Bench, chip: Architecture, timing: Timing, distance: int, count: int, streams: int = 1) -> float:
+def _transfer(
+    bench: Bench, chip: Architecture, timing: Timing, distance: int, count: int, streams: int = 1
+) -> float:
     """From the sender's dispatch to the first instruction of the last completion task of `streams` equal streams."""
     image = bench.image("fabric", chip, distance=distance, count=count, streams=streams)
     trace = bench.run(image, timing)
@@ -41,7 +43,9 @@ def hop_cycles(bench: Bench, chip: Architecture, timing: Timing) -> float:
 
 def link_cycles(bench: Bench, chip: Architecture, timing: Timing, streams: int) -> float:
     """How much later the end comes for each further word of each stream."""
-    return (_transfer(bench, chip, timing, 3, 1500, streams) - _transfer(bench, chip, timing, 3, 500, streams)) / 1000
+    return (
+        _transfer(bench, chip, timing, 3, 1500, streams) - _transfer(bench, chip, timing, 3, 500, streams)
+    ) / 1000
 
 
 def send_cycles(bench: Bench, chip: Architecture, timing: Timing) -> float:
@@ -136,7 +140,9 @@ def cell_cycles(bench: Bench, chip: Architecture, timing: Timing, size: int) -> 
     return _iteration(bench, image, timing)
 
 
-def tile_cycles(bench: Bench, chip: Architecture, timing: Timing, columns: int, rows: int, radius: int) -> float:
+def tile_cycles(
+    bench: Bench, chip: Architecture, timing: Timing, columns: int, rows: int, radius: int
+) -> float:
     """A star of any radius on a tile a PE, on 3 x 3 PEs."""
     image = bench.image("stencil_tile", chip, width=3, height=3, columns=columns, rows=rows, radius=radius)
     return _iteration(bench, image, timing)

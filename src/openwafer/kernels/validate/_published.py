@@ -1,7 +1,7 @@
 """The published cycles, as rows: what was measured, on which architecture, what it must come within, and its source.
 
 Rows count through; three of five take part in fitting (`benchmarks/fit_timing.py`), by their number alone, so that nobody
-chose them. Facts about the network and the queues are exact and never fitted.
+chose them; rows that another program must have given never do. Facts about the network and the queues are exact and never fitted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,15 @@ BOUNDS: dict[Bound, float | None] = {"exact": 0.0, "vector": 0.10, "scalar": 0.2
 _NETWORK = "third-party measurement, series F"
 _STENCILS = "third-party measurement, series J"
 _FITTED = (0, 1, 3)  # of five
+_OTHER_PROGRAM = (
+    "4.13 cycles a cell on WSE-3 are fewer than one multiplication for each of the five points takes: the measured "
+    "program computes radius 1 in another way, which is not published"
+)
+_LOOP = (
+    "12 to 16 cycles an iteration are fewer than six operations and the 9 to 10 cycles that series F measured for a "
+    "jump back to the loop's begin take: the measured program is another one, which is not published"
+)
+_STRIDE = "the SDK's documentation has full width at stride 2, series F half of it; the table follows the documentation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,13 @@ class Row:
     unit: str
     source: str
     params: dict[str, int] = field(default_factory=dict)
+    excuse: str = ""
+    """Why the row cannot hold, where that is known; such rows are shown and counted, but nobody promises them."""
 
     @property
     def fitted(self) -> bool:
         """Whether fitting may look at it."""
-        return self.bound in ("vector", "scalar") and self.number % 5 in _FITTED
+        return self.bound in ("vector", "scalar") and not self.excuse and self.number % 5 in _FITTED
 
     def error(self, simulated: float) -> float:
         """Relative to the nearest end of the published range; 0 inside of it."""
@@ -124,25 +135,48 @@ def _rows() -> Iterator[Row]:
     number = 0
     for name, architectures, measure, params, low, high, bound, unit, source in _PLAIN:
         for architecture in architectures:
-            yield Row(number, name, architecture, measure, low, high, bound, unit, source, params)
+            excuse = _STRIDE if params.get("stride") == 2 else ""
+            yield Row(number, name, architecture, measure, low, high, bound, unit, source, params, excuse)
             number += 1
     unit = "cycles an iteration"
     for grid, *published in _CELL:
         for architecture, value in zip(_BOTH, published, strict=True):
             yield Row(
                 *(number, f"stencil, one cell a PE, {grid} x {grid} PEs", architecture, "cell_cycles"),
-                *(value, value, "scalar", unit, _STENCILS, {"size": grid}),
+                *(
+                    value,
+                    value,
+                    "scalar",
+                    unit,
+                    _STENCILS,
+                    {"size": grid},
+                    _LOOP if architecture == "wse2" else "",
+                ),
             )
             number += 1
     for columns, rows, radius, *published_tiles in _TILE:
         bound: Bound = "vector" if min(columns, rows) >= 5 else "scalar"
+        excuse = _OTHER_PROGRAM if bound == "vector" and radius == 1 else ""
         for architecture, entry in zip(_BOTH, published_tiles, strict=True):
             if entry is None:
                 continue
             low, high = entry if isinstance(entry, tuple) else (entry, entry)
             yield Row(
-                *(number, f"stencil, {columns} x {rows} cells a PE, radius {radius}", architecture, "tile_cycles"),
-                *(low, high, bound, unit, _STENCILS, {"columns": columns, "rows": rows, "radius": radius}),
+                *(
+                    number,
+                    f"stencil, {columns} x {rows} cells a PE, radius {radius}",
+                    architecture,
+                    "tile_cycles",
+                ),
+                *(
+                    low,
+                    high,
+                    bound,
+                    unit,
+                    _STENCILS,
+                    {"columns": columns, "rows": rows, "radius": radius},
+                    excuse,
+                ),
             )
             number += 1
 

@@ -11,8 +11,6 @@ from rich.table import Table
 from openwafer.kernels.validate._compare import Result, summarise
 from openwafer.kernels.validate._published import BOUNDS
 
-_HOLDS = {True: "yes", False: "NO", None: "-"}
-
 
 def show_results(results: Sequence[Result], console: Console) -> None:
     """Print a line for each row, and how many hold."""
@@ -21,20 +19,31 @@ def show_results(results: Sequence[Result], console: Console) -> None:
         table.add_column(name)
     for name in ("published", "simulated", "error", "bound", "holds"):
         table.add_column(name, justify="right")
+    excuses = list(dict.fromkeys(one.row.excuse for one in results if one.row.excuse and one.holds is False))
     for one in results:
         row, bound = one.row, BOUNDS[one.row.bound]
         published = _number(row.low) if row.low == row.high else f"{_number(row.low)}-{_number(row.high)}"
         table.add_row(
             *(row.name, row.architecture, row.unit, "fitted" if row.fitted else "held out"),
             *(published, _number(one.simulated), f"{100 * one.error:+.1f} %"),
-            *("-" if bound is None else f"{100 * bound:.0f} %", _HOLDS[one.holds]),
+            *("-" if bound is None else f"{100 * bound:.0f} %", _verdict(one, excuses)),
         )
     console.print(table)
+    for number, excuse in enumerate(excuses, 1):
+        console.print(f"known {number}: {excuse}")
     for summary in summarise(results):
         console.print(
             f"{summary.name}: {summary.held} of {summary.rows} rows within their bound, "
             f"mean error {100 * summary.mean_error:.1f} %"
         )
+
+
+def _verdict(one: Result, excuses: list[str]) -> str:
+    if one.holds is None:
+        return "-"
+    if one.holds:
+        return "yes"
+    return f"known {excuses.index(one.row.excuse) + 1}" if one.row.excuse else "NO"
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -52,6 +61,7 @@ def results_json(results: Sequence[Result]) -> dict[str, Any]:
                 "kind": one.row.bound,
                 "fitted": one.row.fitted,
                 "holds": one.holds,
+                "excuse": one.row.excuse,
                 "source": one.row.source,
             }
             for one in results

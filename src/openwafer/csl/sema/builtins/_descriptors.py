@@ -50,7 +50,7 @@ def element_words(call: Call, pointer: Value, span: Span) -> int:
     element = pointer.type.target
     if isinstance(element, t.Array):
         element = element.element
-    if not isinstance(element, t.Primitive | t.Enum) or element.bytes not in (2, 4):
+    if not isinstance(element, t.Primitive | t.Enum) or t.bits_of(element) not in (16, 32):
         call.error(
             span,
             "elements of a memory DSD",

@@ -51,7 +51,7 @@ def export_name(call: Call) -> Value:
 
 
 def _plain(call: Call, type: t.Type | None) -> None:
-    if type is None or type.comptime_only or isinstance(type, t.Array | t.Record | t.Enum):
+    if type is None or type.comptime_only or isinstance(type, t.Array | t.Record | t.Enum) or t.is_odd(type):
         call.error(
             call.span_of(1),
             "what the host can see",

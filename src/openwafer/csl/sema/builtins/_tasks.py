@@ -101,7 +101,10 @@ def bind_local_task(call: Call) -> Value:
 
 def _check_payload(call: Call, function: FunctionValue, kind: str) -> None:
     parameters = _parameters(call, function)
-    sizes = [one.bytes if isinstance(one, t.Primitive) and one.ir is not None else 0 for one in parameters]
+    sizes = [
+        one.bytes if isinstance(one, t.Primitive) and one.ir is not None and not t.is_odd(one) else 0
+        for one in parameters
+    ]
     if sizes not in ([], [4], [2], [2, 2]):
         call.error(
             call.span_of(0),
