@@ -6,7 +6,8 @@ A hop is one wavelet over one link between two routers. `line`: a row of 200 hop
 network moves as a train; `line, single`: the same wavelet by wavelet. `rows and columns`: on 16 x 16 tiles every row
 and every column carries a stream that passes through, so each router has two. `column`: every tile of 16 x 16 sends to
 the same corner, rows first, over one column. `neighbours`: every tile of 16 x 16 sends to its four neighbours and
-receives from them, four wavelets a cycle for a ramp that takes one. In the last two most wavelets wait at any time.
+receives from them, four wavelets a cycle for a ramp that takes one. In the last two most wavelets wait at any time;
+in the last one a hop also stands for a way up a ramp and one down, which are not counted.
 Seconds are of processor time, the best of the repeats.
 """
 

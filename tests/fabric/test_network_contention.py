@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fabric_probe import EAST, NORTH, OPPOSITE, RAMP, SOUTH, STEP, WEST, NetworkProbe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+T = TypeVar("T")
 SIZE = 3
 Place = tuple[int, int]
 Route = tuple[Place, int]  # tile, color
@@ -127,7 +129,7 @@ class Streams:
         return copy | (SOUTH if y < to_y else NORTH)
 
 
-def each(value: st.SearchStrategy[object]) -> st.SearchStrategy[list[object]]:
+def each(value: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
     """One for every tile."""
     return st.lists(value, min_size=SIZE * SIZE, max_size=SIZE * SIZE)
 

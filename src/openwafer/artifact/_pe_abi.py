@@ -29,7 +29,10 @@ ARGUMENT_WORDS = 32
 
 PE_VIEW = (
     ("memory", "ptr"),  # the PE's memory, `memory_bytes` long
-    ("clock", "u64"),  # the main thread's own time in cycles; code adds the cost of each block as it enters it
+    (
+        "clock",
+        "u64",
+    ),  # the main thread's own time in cycles; code adds the cost of each block as it enters it
     ("costs", "ptr"),  # uint32 cycles of each block of the code, from the timing table
     ("constants", "ptr"),  # uint64 each: what differs between tiles that share the code
     ("memory_bytes", "u32"),
@@ -65,9 +68,15 @@ DESCRIPTOR = (
     ("stride", "i16"),  # mem1d: from element to element, in elements of the operation that uses it
     ("index", "u16"),  # fabout: wavelet_index_offset
     ("priority", "u8"),  # 0 unset, else 1 low, 2 medium, 3 high
-    ("simd", "u8"),  # fabric: 0 unset, 1 simd_32 (one 32-bit wavelet), 2 simd_64, 3 simd_32_or_64 as published for simd_mode
+    (
+        "simd",
+        "u8",
+    ),  # fabric: 0 unset, 1 simd_32 (one 32-bit wavelet), 2 simd_64, 3 simd_32_or_64 as published for simd_mode
     ("control_transform", "u8"),
-    ("zero", "u8"),  # fabout: the source whose memory is cleared at the end; 1 the first, 2 the last but scalars, 0 none
+    (
+        "zero",
+        "u8",
+    ),  # fabout: the source whose memory is cleared at the end; 1 the first, 2 the last but scalars, 0 none
     ("extents", "u16[4]"),  # mem4d, outermost first; unused dims are 1
     ("strides", "i16[4]"),  # mem4d, in elements of the operation that uses it
 )
@@ -145,9 +154,35 @@ SAID_BEFORE = 0xFE
 """In place of an id that only running code knows: the last that ow_vector_id gave."""
 
 VECTOR_OPERATIONS = (
-    *("add16", "addc16", "sub16", "and16", "or16", "xor16", "sar16", "sll16", "slr16", "clz", "ctz", "popcnt"),
+    *(
+        "add16",
+        "addc16",
+        "sub16",
+        "and16",
+        "or16",
+        "xor16",
+        "sar16",
+        "sll16",
+        "slr16",
+        "clz",
+        "ctz",
+        "popcnt",
+    ),
     *("mov16", "mov32"),
-    *("fabsh", "fabss", "faddh", "faddhs", "fadds", "fh2s", "fh2xp16", "fmach", "fmachs", "fmacs", "fmaxh", "fmaxs"),
+    *(
+        "fabsh",
+        "fabss",
+        "faddh",
+        "faddhs",
+        "fadds",
+        "fh2s",
+        "fh2xp16",
+        "fmach",
+        "fmachs",
+        "fmacs",
+        "fmaxh",
+        "fmaxs",
+    ),
     *("fmovh", "fmovs", "fmulh", "fmuls", "fnegh", "fnegs", "fnormh", "fnorms", "fs2h", "fs2xp16", "fscaleh"),
     *("fscales", "fsubh", "fsubs", "xp162fh", "xp162fs", "dfilt", "random16"),
 )
@@ -166,10 +201,16 @@ class Runtime:
 RUNTIME = (
     # vector operations; i32 results are a Status
     Runtime("ow_vector", ("ptr", "ptr"), "i32"),  # VECTOR, its OPERANDs
-    Runtime("ow_vector_id", ("u32", "u32"), "void"),  # 0 end_id, 1 control_id, 2 thread; the id, for the next operation
-    Runtime("ow_vector_complete", (), "u32"),  # 0 if an empty or full FIFO cut the last synchronous operation short
+    Runtime(
+        "ow_vector_id", ("u32", "u32"), "void"
+    ),  # 0 end_id, 1 control_id, 2 thread; the id, for the next operation
+    Runtime(
+        "ow_vector_complete", (), "u32"
+    ),  # 0 if an empty or full FIFO cut the last synchronous operation short
     Runtime("ow_load_dsr", ("u32", "u32", "ptr", "ptr"), "i32"),  # OperandKind, number, DESCRIPTOR, VECTOR
-    Runtime("ow_map_begin", ("ptr", "ptr", "u32"), "i32"),  # OPERANDs, uint8 each: MAP_TYPES index + MAP_WRITE; location
+    Runtime(
+        "ow_map_begin", ("ptr", "ptr", "u32"), "i32"
+    ),  # OPERANDs, uint8 each: MAP_TYPES index + MAP_WRITE; location
     Runtime("ow_map_next", ("ptr",), "i32"),  # -> uint8: 1 if there is an element, 0 at the end
     Runtime("ow_map_read", ("u32",), "u32"),  # operand -> the element's bits
     Runtime("ow_map_write", ("u32", "u32"), "void"),
@@ -191,7 +232,9 @@ RUNTIME = (
     Runtime("ow_trace", ("u32", "u32", "u32", "u32"), "void"),  # key, PrintKind, bits, index of a string
     # errors
     Runtime("ow_trap", ("u32", "u32", "u64", "u64"), "void"),  # Trap, location, two numbers; does not return
-    Runtime("ow_fail", ("u32", "u32", "u64", "u64"), "void"),  # the same, but returns; then the entry returns FAILED
+    Runtime(
+        "ow_fail", ("u32", "u32", "u64", "u64"), "void"
+    ),  # the same, but returns; then the entry returns FAILED
     Runtime("ow_poll", (), "void"),
     # arithmetic that the host's processor may lack; float16 and its kin as uint16 bits
     Runtime("ow_half_to_single", ("u32", "u32"), "f32"),  # bits, HalfFormat

@@ -88,9 +88,7 @@ def _program(unit: ir.Unit, linked: ir.Linked, code: int, constants: tuple[int, 
         ),
         tasks=tuple(_task(one, entry) for one in unit.tasks),
         queues=tuple(
-            image.Queue(
-                one.direction, one.number, one.color, one.priority, one.location, one.control_offset
-            )
+            image.Queue(one.direction, one.number, one.color, one.priority, one.location, one.control_offset)
             for one in unit.queues
         ),
         fifos=tuple(

@@ -29,20 +29,31 @@ comptime {
 @pytest.mark.parametrize(
     ("which", "operation", "a", "b", "sent"),
     [
-        ("first_source", "@add16(out, A, B, .{ .async = true });", [0] * 4, [10, 20, 30, 40], [11, 22, 33, 44]),
+        (
+            "first_source",
+            "@add16(out, A, B, .{ .async = true });",
+            [0] * 4,
+            [10, 20, 30, 40],
+            [11, 22, 33, 44],
+        ),
         ("second_source", "@add16(out, A, B, .{ .async = true });", [1, 2, 3, 4], [0] * 4, [11, 22, 33, 44]),
         ("second_source", "@mov16(out, B, .{ .async = true });", [1, 2, 3, 4], [0] * 4, [10, 20, 30, 40]),
     ],
 )
 def test_a_source_is_cleared_once_it_was_sent(which, operation, a, b, sent, architecture, tmp_path):
     """`zero` of a fabout_dsd; the only source of an operation counts as its second."""
-    program = HEAD + START + f"""
+    program = (
+        HEAD
+        + START
+        + f"""
 const out = @get_dsd(fabout_dsd, .{{
   .extent = 4, .fabric_color = red, .output_queue = oq, .zero = .{{ .{which} = true }} }});
 task start() void {{ {operation} @mov16(R, in, .{{ .async = true{
-        ', .ut_id = @get_ut_id(5)' if architecture == 'wse3' else ''} }}); }}
+            ", .ut_id = @get_ut_id(5)" if architecture == "wse3" else ""
+        } }}); }}
 comptime {{ {loop(3)} }}
 """
+    )
     if architecture == "wse2":  # there the queue is the microthread
         program = program.replace("oq = @get_output_queue(2)", "oq = @get_output_queue(4)")
     ran = run(program, tmp_path, architecture)
@@ -53,7 +64,10 @@ comptime {{ {loop(3)} }}
 
 def test_ids_of_an_operation_may_be_known_only_as_it_runs(tmp_path):
     """The task to activate, the microthread and the queue to unblock are values like others."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 const out = @get_dsd(fabout_dsd, .{ .extent = 4, .fabric_color = red, .output_queue = oq });
 var number: u16 = 10;
 var thread: u16 = 6;
@@ -70,7 +84,10 @@ comptime {
   @bind_local_task(received, @get_local_task_id(11));
   @activate(@get_local_task_id(11));
   @block(@get_local_task_id(11));
-""" + loop(3) + "}\n"
+"""
+        + loop(3)
+        + "}\n"
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -79,7 +96,10 @@ comptime {
 
 def test_a_register_keeps_an_id_that_running_code_gave(tmp_path):
     """@load_to_dsr takes the id of the moment; other operations in between do not change it."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 const out = @get_dsd(fabout_dsd, .{ .extent = 4, .fabric_color = red, .output_queue = oq });
 const register = @get_dsr(dsr_src1, 2);
 var number: u16 = 10;
@@ -94,7 +114,10 @@ task sent() void { seen[1] += 1; }
 comptime {
   @bind_local_task(received, @get_local_task_id(10));
   @bind_local_task(sent, @get_local_task_id(11));
-""" + loop(3) + "}\n"
+"""
+        + loop(3)
+        + "}\n"
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -103,7 +126,10 @@ comptime {
 
 def test_an_emptied_queue_runs_its_own_handler(tmp_path):
     """Input and output queues of one number are told apart, by the handler and by the library's status."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 const tile_config = @import_module("<tile_config>");
 const out = @get_dsd(fabout_dsd, .{ .extent = 4, .fabric_color = red, .output_queue = oq });
 fn received() void {
@@ -126,7 +152,10 @@ comptime {
   @bind_local_task(next, next_id);
   @set_empty_queue_handler(received, iq);
   @set_empty_queue_handler(sent, oq);
-""" + loop(3) + "}\n"
+"""
+        + loop(3)
+        + "}\n"
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -143,7 +172,9 @@ def test_flushing_a_queue_that_nobody_handles_is_an_error(tmp_path):
 
 def test_a_queue_may_have_a_control_task_table_of_its_own(tmp_path):
     """One id in control wavelets of two colors starts two tasks: tables lie `stride` entries apart."""
-    program = START + """
+    program = (
+        START
+        + """
 const control = @import_module("<control>");
 var seen = @zeros([4]u16);
 const red = @get_color(3);
@@ -173,8 +204,53 @@ comptime {
   @initialize_queue(out_blue, .{ .color = blue });
   @unblock(in_red);
   @unblock(in_blue);
-""" + loop(3) + loop(4) + "}\n"
+"""
+        + loop(3)
+        + loop(4)
+        + "}\n"
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
     assert ran["seen"] == [1, 1, 0, 0]
+
+
+def test_a_counter_filter_may_pass_control_wavelets_alone(tmp_path):
+    """filter_control: of all wavelets only the control wavelet that comes as the counter stands at its maximum."""
+    program = (
+        START
+        + """
+const control = @import_module("<control>");
+var seen = @zeros([4]u16);
+const red = @get_color(3);
+const iq = @get_input_queue(2);
+const oq = @get_output_queue(2);
+const data = @get_dsd(fabout_dsd, .{ .extent = 2, .fabric_color = red, .output_queue = oq });
+const word = @get_dsd(fabout_dsd, .{ .extent = 1, .control = true, .fabric_color = red, .output_queue = oq });
+task start() void {
+  const payload = control.encode_control_task_payload(@get_control_task_id(40));
+  @mov32(word, payload);
+  @mov32(data, 7);
+  @mov32(word, payload | 5);
+  @mov32(data, 8);
+  @mov32(word, payload);
+}
+task by_data(value: u32) void { seen[0] += 1; }
+task by_control(value: u16) void { seen[1] += 1; seen[2] = value; }
+comptime {
+  @initialize_queue(iq, .{ .color = red });
+  @initialize_queue(oq, .{ .color = red });
+  @bind_data_task(by_data, @get_data_task_id(iq));
+  @bind_control_task(by_control, @get_control_task_id(40));
+"""
+        + loop(
+            3,
+            ", .filter = .{ .kind = .{ .counter = true }, .count_data = true, .limit1 = 9, .max_counter = 2,"
+            " .filter_control = true }",
+        )
+        + "}\n"
+    )
+    ran = run(program, tmp_path)
+
+    assert ran.failure == ""
+    assert ran["seen"] == [0, 1, 5, 0]

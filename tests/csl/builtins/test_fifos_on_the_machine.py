@@ -20,7 +20,10 @@ fn tell(at: u16, complete: bool) void { told[at] = if (complete) 1 else 2; }
 @pytest.mark.parametrize("architecture", ["wse2", "wse3"])
 def test_an_operation_tells_whether_a_fifo_cut_it_short(architecture, tmp_path):
     """Four of six fit; then four of six are there. What is moved is moved."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 task start() void {
   tell(0, @mov16(fifo, @set_dsd_length(from, 3)));
   const second: bool = @mov16(fifo, @set_dsd_length(from, 3));
@@ -29,6 +32,7 @@ task start() void {
   told[3] = if (@mov16(to, from)) 1 else 2;
 }
 """
+    )
     ran = run(program, tmp_path, architecture)
 
     assert ran.failure == ""
@@ -37,10 +41,13 @@ task start() void {
 
 def test_a_register_of_a_fifo_is_the_fifo(tmp_path):
     """@allocate_fifo loads the registers that it is given; dsr_fifo types tell of early ends as the FIFO itself does."""
-    program = HEAD.replace(
-        "@allocate_fifo(buffer)",
-        "@allocate_fifo(buffer, .{ .dest = @get_dsr(dsr_dest, 4), .src = @get_dsr(dsr_src1, 4), .xdsr = @get_xdsr(1) })",
-    ) + START + """
+    program = (
+        HEAD.replace(
+            "@allocate_fifo(buffer)",
+            "@allocate_fifo(buffer, .{ .dest = @get_dsr(dsr_dest, 4), .src = @get_dsr(dsr_src1, 4), .xdsr = @get_xdsr(1) })",
+        )
+        + START
+        + """
 const into = @get_dsr(dsr_fifo_dest, 4);
 const out_of = @get_dsr(dsr_fifo_src1, @get_dsr(dsr_src1, 4));
 task start() void {
@@ -49,6 +56,7 @@ task start() void {
   tell(2, @mov16(fifo, @set_dsd_length(from, 1)));
 }
 """
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -58,7 +66,10 @@ task start() void {
 
 def test_a_scalar_keeps_its_value_where_a_fifo_runs_empty(tmp_path):
     """What was popped until then is gone, as the documentation says."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 var last: [2]u16;
 task start() void {
   last[0] = 77;
@@ -73,6 +84,7 @@ task start() void {
   tell(2, @mov16(&last[1], fifo));
 }
 """
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -82,7 +94,10 @@ task start() void {
 
 def test_a_fifo_keeps_how_much_an_operation_left(tmp_path):
     """After an early end the FIFO's own length is what remained, and the next operation takes that many."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 task start() void {
   @set_fifo_write_length(fifo, 6);
   tell(0, @mov16(fifo, 9));
@@ -91,6 +106,7 @@ task start() void {
   tell(3, @mov16(to, fifo));
 }
 """
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -100,7 +116,10 @@ task start() void {
 
 def test_an_asynchronous_operation_waits_where_a_synchronous_one_ends(tmp_path):
     """A full FIFO suspends the sender's microthread; all six arrive."""
-    program = HEAD + START + """
+    program = (
+        HEAD
+        + START
+        + """
 const in = @get_dsd(fabin_dsd, .{ .extent = 6, .input_queue = @get_input_queue(2) });
 const out = @get_dsd(fabout_dsd, .{ .extent = 6, .output_queue = @get_output_queue(2) });
 const next_id = @get_local_task_id(9);
@@ -114,7 +133,10 @@ comptime {
   @bind_local_task(next, next_id);
   @initialize_queue(@get_input_queue(2), .{ .color = @get_color(3) });
   @initialize_queue(@get_output_queue(2), .{ .color = @get_color(3) });
-""" + loop(3) + "}\n"
+"""
+        + loop(3)
+        + "}\n"
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""
@@ -124,9 +146,13 @@ comptime {
 
 def test_a_shortage_and_its_end_activate_tasks(tmp_path):
     """activate_pop only after the FIFO was full, activate_push only after it was empty."""
-    program = HEAD.replace(
-        "@allocate_fifo(buffer)", "@allocate_fifo(buffer, .{ .activate_pop = popped, .activate_push = pushed })"
-    ) + START + """
+    program = (
+        HEAD.replace(
+            "@allocate_fifo(buffer)",
+            "@allocate_fifo(buffer, .{ .activate_pop = popped, .activate_push = pushed })",
+        )
+        + START
+        + """
 task pushed() void { told[0] += 1; }
 task popped() void { told[1] += 1; }
 task start() void {
@@ -142,6 +168,7 @@ comptime {
   @bind_local_task(popped, @get_local_task_id(11));
 }
 """
+    )
     ran = run(program, tmp_path)
 
     assert ran.failure == ""

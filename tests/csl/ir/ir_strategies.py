@@ -44,6 +44,7 @@ def descriptors(symbol: str = "data") -> st.SearchStrategy[ir.Descriptor]:
         color=st.integers(0, 255),
         flags=st.integers(0, 127),
         index=st.integers(0, 65535),
+        zero=st.integers(0, 2),
         extents=four,
         strides=four,
     )
@@ -327,8 +328,9 @@ def units(draw: Any, waits: bool = True) -> ir.Unit:
         tasks=[
             ir.BoundTask("local", 9, "main", kinds, active=True, priority="high"),
             ir.BoundTask("data", 3, None, blocked=True),
+            ir.BoundTask("empty_queue", 10, "main", kinds),
         ],
-        queues=[ir.BoundQueue("input", 2, 5, 3, 1)],
+        queues=[ir.BoundQueue("input", 2, 5, 3, 1, 12)],
         fifos=[ir.BoundFifo(0, "data", activate_pop=9)],
         preloads=[ir.LoadDsr(ir.Register("dest", 1), draw(descriptors()), settings_of(draw), True, False)],
         blocked=[("queue", 2)],

@@ -6,7 +6,7 @@ those of the deepest chain of calls that leads to it, at addresses that are know
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openwafer.base import CslError
@@ -47,7 +47,7 @@ def link(unit: ir.Unit) -> Linked:
         addresses[symbol.name] = at
         at += symbol.bytes
     stack_base = _aligned(at, 16)
-    stack, end = _place_stack(unit.functions, stack_base)
+    stack, end = _place_stack(unit, stack_base)
     end = _aligned(max(at, end), 4)
     available = memory_bytes(unit.architecture)
     if end > available:
@@ -55,10 +55,12 @@ def link(unit: ir.Unit) -> Linked:
     return Linked(addresses, stack, stack_base, end)
 
 
-def call_order(functions: Mapping[str, ir.Function]) -> list[str]:
+def call_order(
+    functions: Mapping[str, ir.Function], locations: Sequence[tuple[str, int, int]] = ()
+) -> list[str]:
     """The functions, each before those that it calls.
 
-    Raises CslError if a function calls itself, with the chain of calls.
+    Raises CslError if a function calls itself, with the chain of calls, at the place of the last of them.
     """
     order: list[str] = []
     done: set[str] = set()
@@ -73,8 +75,9 @@ def call_order(functions: Mapping[str, ir.Function]) -> list[str]:
                 order.append(name)
             elif name in chain:
                 cycle = " -> ".join([*chain[chain.index(name) :], name])
+                where = _place_of_call(functions[chain[-1]], name, locations)
                 raise CslError(
-                    f"function {name} calls itself ({cycle}), but a PE has no stack for that; write it as a loop"
+                    f"{where}function {name} calls itself ({cycle}), but a PE has no stack for that; write it as a loop"
                 )
             elif name not in done:
                 chain.append(name)
@@ -83,11 +86,21 @@ def call_order(functions: Mapping[str, ir.Function]) -> list[str]:
     return order[::-1]
 
 
-def _place_stack(functions: Mapping[str, ir.Function], base: int) -> tuple[dict[tuple[str, str], int], int]:
+def _place_of_call(caller: ir.Function, name: str, locations: Sequence[tuple[str, int, int]]) -> str:
+    for block in caller.blocks:
+        for one in block.instructions:
+            if isinstance(one, ir.Invoke) and one.function == name and 0 < one.location < len(locations):
+                file, line, column = locations[one.location]
+                return f"{file}:{line}:{column}: error: "
+    return ""
+
+
+def _place_stack(unit: ir.Unit, base: int) -> tuple[dict[tuple[str, str], int], int]:
+    functions = unit.functions
     places: dict[tuple[str, str], int] = {}
     begin = dict.fromkeys(functions, base)
     end = 0
-    for name in call_order(functions):
+    for name in call_order(functions, unit.locations):
         at = begin[name]
         for local, kind in functions[name].locals.items():
             if kind.bytes:

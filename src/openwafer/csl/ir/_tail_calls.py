@@ -19,7 +19,9 @@ def loop_tail_calls(unit: ir.Unit) -> ir.Unit:
     """The unit with jumps for the calls of its cycles, or the unit itself if it has no cycle that allows it."""
     calls = {name: callees(one) for name, one in unit.functions.items()}
     loops = [
-        cycle for cycle in _cycles(calls) if all(_only_tail_calls(unit.functions, one, cycle) for one in cycle)
+        cycle
+        for cycle in _cycles(calls)
+        if all(_only_tail_calls(unit.functions, one, cycle) for one in cycle)
     ]
     if not loops:
         return unit

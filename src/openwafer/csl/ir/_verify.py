@@ -38,7 +38,7 @@ def verify(unit: ir.Unit) -> None:
     check_bindings(unit)
     for function in unit.functions.values():
         _Checker(unit, function).check()
-    call_order(unit.functions)
+    call_order(unit.functions, unit.locations)
     for name in entries(unit):
         _check_entry(unit.functions[name])
 

@@ -16,6 +16,10 @@ from openwafer.csl.sema._reinterpret import from_bits, union_value
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import Value
 
+_MADE_BY_BUILTINS = (
+    *(t.COLOR, t.DATA_TASK_ID, t.LOCAL_TASK_ID, t.CONTROL_TASK_ID, t.INPUT_QUEUE, t.OUTPUT_QUEUE, t.UT_ID),
+)
+
 
 class Conversions(Core):
     """Values from one type to another."""
@@ -32,6 +36,10 @@ class Conversions(Core):
                 hint = f"convert it with `@as({type}, ...)`"
             elif isinstance(source, t.FunctionType) and not isinstance(type, t.FunctionType):
                 hint = "call it: `name()`"
+            elif type in _MADE_BY_BUILTINS and t.is_integer(source):
+                hint = f"make it with `@get_{type}(...)`"
+            elif isinstance(type, t.Pointer) and isinstance(source, t.Array):
+                hint = "write `&` before the array's name"
             self.fail(span, what, expected=f"`{type}`", found=self.describe(value), hint=hint)
         return found
 

@@ -97,7 +97,9 @@ class Flow(Expressions):
             return t.VOID
         if expected is not None and expected is not t.COMPTIME_STRUCT and t.VOID not in types:
             # `@as(i16, if (c) x else y)` converts what the ways give; where nothing converts, that is an error of its user.
-            agreed = t.is_numeric(expected) and all(one is types[0] for one in types) and types[0].ir is not None
+            agreed = (
+                t.is_numeric(expected) and all(one is types[0] for one in types) and types[0].ir is not None
+            )
             return types[0] if agreed and t.is_numeric(types[0]) else expected
         type = types[0]
         for one in alive[1:]:

@@ -210,7 +210,6 @@ Machine::Outcome Machine::run(Cycle cycles, const std::function<void()>& poll) {
     if (network_.next_cycle() <= cycle_) {
       network_.evaluate(cycle_);
       network_.commit(cycle_);
-      if (network_.failed()) fail(network_.failure());
     }
     step_streams();
     // 3. the PEs
@@ -221,6 +220,12 @@ Machine::Outcome Machine::run(Cycle cycles, const std::function<void()>& poll) {
       pe.wake = NEVER;
       const Cycle wanted = pe.step(cycle_);
       if (wanted != NEVER) schedule(pe, wanted);
+    }
+    if (const auto lost = network_.failed()) {  // by a router, or by the PE that has just offered a wavelet
+      const Pe* pe = pes_[lost->tile].get();
+      const std::string where = pe == nullptr ? "" : pe->place(0) + ": PE (" + std::to_string(pe->x) + ", " +
+                                                        std::to_string(pe->y) + "), ";
+      fail(where + "cycle " + std::to_string(cycle_) + ": " + network_.failure());
     }
     ++cycle_;
     if (++rounds % 1024 == 0 || cycle_ - polled > POLL_EVERY) {

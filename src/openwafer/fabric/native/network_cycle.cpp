@@ -70,13 +70,13 @@ bool Network::State::drain_stages(uint32_t index, bool& waits) {
     const auto color = static_cast<uint8_t>(next_bit(colors));
     const uint32_t at = slots[slots_of[router.first + router.place[color]]].stage;
     Buffer& stage = buffers[at];
-    const Entry head = stage.first;
+    const Entry head = entries[size_t{at} * stride + stage.head];
     if (!leaves_now(head)) {
       waits = true;
     } else if (sink->has_room(router.tile, color)) {
       deliveries.push_back({router.tile, {head.data, color, (head.ready & CONTROL) != 0}});
-      drop(stage, at);
-      if (stage.count == 0) router.stages &= ~(1u << color);
+      stage.head = static_cast<uint8_t>((stage.head + 1) & wrap);
+      if (--stage.count == 0) router.stages &= ~(1u << color);
       moved = true;
     }
   }
@@ -95,7 +95,7 @@ inline bool Network::State::pass(uint32_t index) {
   const uint32_t from = slot.in[static_cast<size_t>(std::countr_zero(inputs))];
   const uint32_t to = slot.out[static_cast<size_t>(std::countr_zero(sides))];
   if (to >= TO_PORT) return false;
-  const Entry head = buffers[from].first;
+  const Entry head = entries[size_t{from} * stride + buffers[from].head];
   if (head.ready & CONTROL) return false;
   if (!leaves_now(head)) {
     wake(index);
@@ -125,7 +125,7 @@ void Network::State::step(uint32_t index) {
     for (uint32_t inputs = slots[at].filled & slots[at].open; inputs;) {
       const auto input = static_cast<size_t>(next_bit(inputs));
       const uint32_t buffer = input == HOST ? extras[slots[at].extra].host : slots[at].in[input];
-      const Entry head = buffers[buffer].first;
+      const Entry head = entries[size_t{buffer} * stride + buffers[buffer].head];
       if (!leaves_now(head)) {
         waits = true;
         continue;

@@ -33,8 +33,7 @@ struct Entry {
 
 constexpr uint32_t CONTROL = 1;  // in Entry::ready
 
-struct alignas(32) Buffer {  // so that it lies in one cache line, as a Slot does
-  Entry first;  // the wavelet at the head, which routers look at until it can go; the others are in State::entries
+struct Buffer {
   uint32_t slot, router;
   uint32_t taken;   // low bits of the cycle in which the last wavelet left
   uint32_t source;  // the router that fills it, or NONE
@@ -59,7 +58,7 @@ enum SlotBit : uint8_t {
   PLAIN = 64,  // one link to one link, and nothing that could change or look at a wavelet
 };
 
-struct alignas(64) Slot {
+struct Slot {
   std::array<uint32_t, 4> out;  // the buffer at the other end of each link; NONE until it is needed
   std::array<uint32_t, 5> in;   // buffers by side
   uint32_t stage = NONE;        // the buffer on the ramp to the CE
@@ -208,7 +207,6 @@ struct Network::State {
   bool had_room(const Buffer& buffer) const;  // as the cycle began
   bool had_room_at(uint32_t out) const;
   void put(Buffer& buffer, uint32_t index, uint32_t data, bool control, Cycle ready);
-  void drop(Buffer& buffer, uint32_t index);
   void push(uint32_t buffer, uint32_t data, bool control, Cycle ready);
   void take(uint32_t buffer);
   void inject(uint32_t port);
@@ -233,14 +231,9 @@ inline bool Network::State::had_room(const Buffer& buffer) const {
 }
 
 inline void Network::State::put(Buffer& buffer, uint32_t index, uint32_t data, bool control, Cycle ready) {
-  const Entry entry{data, static_cast<uint32_t>(ready) << 1 | (control ? CONTROL : 0)};
-  (buffer.count == 0 ? buffer.first : entries[size_t{index} * stride + ((buffer.head + buffer.count) & wrap)]) = entry;
+  entries[size_t{index} * stride + ((buffer.head + buffer.count) & wrap)] = {
+      data, static_cast<uint32_t>(ready) << 1 | (control ? CONTROL : 0)};
   buffer.count++;
-}
-
-inline void Network::State::drop(Buffer& buffer, uint32_t index) {
-  buffer.head = static_cast<uint8_t>((buffer.head + 1) & wrap);
-  if (--buffer.count > 0) buffer.first = entries[size_t{index} * stride + buffer.head];
 }
 
 inline void Network::State::wake(uint32_t index) {
@@ -269,9 +262,9 @@ inline void Network::State::push(uint32_t index, uint32_t data, bool control, Cy
 
 inline void Network::State::take(uint32_t index) {
   Buffer& buffer = buffers[index];
-  drop(buffer, index);
+  buffer.head = static_cast<uint8_t>((buffer.head + 1) & wrap);
   buffer.taken = static_cast<uint32_t>(now);
-  if (buffer.count == 0) {
+  if (--buffer.count == 0) {
     Slot& slot = slots[buffer.slot];
     slot.filled &= static_cast<uint8_t>(~bit(buffer.input));
     if (slot.filled == 0) routers[buffer.router].filled &= ~(1u << slot.color);

@@ -72,7 +72,9 @@ def _tasks(engine: Engine) -> None:
     resources, unit = engine.resources, engine.unit
     states = dict(resources.states)
     for binding in resources.bindings.values():
-        state = None if binding.kind in ("control", "teardown", "empty_queue") else states.pop(binding.id, None)
+        state = (
+            None if binding.kind in ("control", "teardown", "empty_queue") else states.pop(binding.id, None)
+        )
         made = engine.compiled(binding.function, binding.span)
         parameters = tuple(one.ir for one in made.type.parameters if one is not None and one.ir is not None)
         unit.tasks.append(

@@ -7,7 +7,6 @@ from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._limits import LIMITS, MACHINE_NAME, Limits, span_of
 
-
 _FIFO_REGISTERS: dict[t.Type, t.Primitive] = {t.DSR_FIFO_DEST: t.DSR_DEST, t.DSR_FIFO_SRC1: t.DSR_SRC1}
 """Registers that hold a FIFO, and what they are without it."""
 
@@ -101,7 +100,9 @@ def get_ut_id(call: Call) -> Value:
 def get_dsr(call: Call) -> Value:
     """`@get_dsr(dsr_dest, 1)`. Two names may stand for one register: whoever loads it last decides."""
     kind = call.type(0, "the type of a DSR")
-    if kind not in (*_FIFO_REGISTERS, t.DSR_DEST, t.DSR_SRC0, t.DSR_SRC1) or not isinstance(kind, t.Primitive):
+    if kind not in (*_FIFO_REGISTERS, t.DSR_DEST, t.DSR_SRC0, t.DSR_SRC1) or not isinstance(
+        kind, t.Primitive
+    ):
         call.error(call.span_of(0), expected="dsr_dest, dsr_src0 or dsr_src1", found=f"`{kind}`")
     given = call.value(1)
     if kind in _FIFO_REGISTERS and isinstance(given.type, t.Primitive) and given.type.kind == "dsr":

@@ -69,9 +69,7 @@ def _queue(call: Call, index: int) -> Value:
         call.error(None, "only the WSE-3 flushes queues", hint="guard this with @is_arch")
     queue = call.value(index)
     if queue.type not in (t.INPUT_QUEUE, t.OUTPUT_QUEUE):
-        call.error(
-            call.span_of(index), expected="an input_queue or output_queue", found=f"`{queue.type}`"
-        )
+        call.error(call.span_of(index), expected="an input_queue or output_queue", found=f"`{queue.type}`")
     return queue
 
 
@@ -93,9 +91,7 @@ def set_empty_queue_handler(call: Call) -> Value:
     kind = call.value(0).type
     assert isinstance(kind, t.FunctionType)
     if kind.kind == "task" or kind.parameters or kind.result is not t.VOID:
-        call.error(
-            call.span_of(0), "a handler of an empty queue", expected="`fn() void`", found=f"`{kind}`"
-        )
+        call.error(call.span_of(0), "a handler of an empty queue", expected="`fn() void`", found=f"`{kind}`")
     queue = _queue(call, 1)
     number = int(call.known(1, "the queue").data)
     set_handler(call, function, number + OUTPUT * (queue.type is t.OUTPUT_QUEUE))

@@ -163,9 +163,7 @@ def config(call: Call, index: int) -> Config:
     found = with_thread(call, index, fields, asynchronous(call, index, fields))
     if "index" not in fields:
         return found
-    return replace(
-        found, index=call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index"))
-    )
+    return replace(found, index=call.engine.coerce(fields["index"], t.U16, call.field_span(index, "index")))
 
 
 NO_CONFIG = Config(ir.Settings())
