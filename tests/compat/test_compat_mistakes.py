@@ -110,7 +110,10 @@ def test_a_failed_assertion_names_its_line(run):
     status, text = run("runner.launch('check', np.bool_(False), nonblock=False)")
 
     assert status == 1
-    assert re.match(r"run\.py:8: error: pe\.csl:27:3: PE \(0, 0\), task check, cycle \d+: ", text)
+    expected = (
+        r"run\.py:8: error: pe\.csl:28:3: PE \(0, 0\), task check, cycle \d+: an assertion does not hold"
+    )
+    assert re.fullmatch(expected, text)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,10 @@ def test_an_image_that_is_not_whole_is_refused(compiled, run, damage, message):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     try:
-        assert run("") == (1, f'run.py:4: error: out/image.msgpack {message}\n    runner = SdkRuntime("out")')
+        assert run("pass") == (
+            1,
+            f'run.py:4: error: out/image.msgpack {message}\n    runner = SdkRuntime("out")',
+        )
     finally:
         path.write_bytes(whole)
 
@@ -216,7 +222,7 @@ def test_a_folder_without_an_image_says_to_compile(compiled, run):
     path = compiled / "out" / "image.msgpack"
     path.rename(compiled / "kept")
     try:
-        status, text = run("")
+        status, text = run("pass")
     finally:
         (compiled / "kept").rename(path)
 
@@ -285,7 +291,7 @@ def test_a_compilation_that_is_killed_leaves_no_image(compiled, tmp_path, monkey
 
 def test_ctrl_c_ends_a_long_simulation_at_once(compiled, tmp_path):
     """One line with the place in the script, and the status that shells expect."""
-    loop = "var n: u32 = 1;\nfn forget() void { while (n != 0) { n += 2; } }"
+    loop = "var odd: u32 = 1;\nfn forget() void { while (odd != 0) { odd += 2; } }"
     (tmp_path / "layout.csl").write_text(LAYOUT)
     (tmp_path / "pe.csl").write_text(PE.replace("fn forget() void {}", loop))
     (tmp_path / "run.py").write_text(
@@ -302,7 +308,7 @@ def test_ctrl_c_ends_a_long_simulation_at_once(compiled, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
 
-    assert (process.returncode, errors) == (130, "run.py:10: interrupted\n")
+    assert (process.returncode, errors) == (130, "run.py:9: interrupted\n")
     assert time.perf_counter() - start < 5
 
 

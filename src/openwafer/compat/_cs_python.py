@@ -18,8 +18,9 @@ _USAGE = "usage: cs_python SCRIPT [arguments], cs_python -c COMMAND [arguments],
 def cs_python(arguments: Sequence[str] | None = None) -> int:
     """Entry point: run a script as Python would, with `cerebras.sdk...` importable.
 
-    Gives 0, 1 after an exception, or 130 after Ctrl-C. An error of ours is shown as its message with the line of the script that met it; the
-    script's own exceptions show their traceback. SystemExit passes. `arguments` default to the process's own.
+    Gives 0, 1 after an exception, or 130 after Ctrl-C. An error of ours is shown as its message with the line of the
+    script that met it; the script's own exceptions show their traceback. SystemExit passes. `arguments` default to the
+    process's own.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] in ("-h", "--help") or (given[0] in ("-c", "-m") and len(given) < 2):

@@ -11,7 +11,10 @@ from openwafer.compat._flags import Options, help_text, parse_flags, wants_help
 
 
 def cslc(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: 0, 1 after the errors were printed to stderr, or 130 after Ctrl-C. `arguments` default to the process's own."""
+    """Entry point: 0, 1 after the errors were printed to stderr, or 130 after Ctrl-C.
+
+    `arguments` default to the process's own.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if wants_help(given):
         sys.stdout.write(help_text())

@@ -32,7 +32,9 @@ export fn main() void { even(); }
 
     ir.verify(unit)
     assert list(unit.functions) == ["main", "even", "done"]
-    assert [one.function for one in ir.instructions(unit.functions["even"]) if isinstance(one, ir.Invoke)] == [
+    assert [
+        one.function for one in ir.instructions(unit.functions["even"]) if isinstance(one, ir.Invoke)
+    ] == [
         "done",
         "done",
     ]
@@ -48,7 +50,10 @@ export fn main() void { even(); }
 )
 def test_a_call_with_work_behind_it_is_refused(tmp_path: Path, body: str) -> None:
     """Its locals would be needed twice at once."""
-    unit = looped(tmp_path, f"var left: i16;\nfn f(n: i16) i16 {{ {body} }}\nexport fn main() void {{ left = f(left); }}")
+    unit = looped(
+        tmp_path,
+        f"var left: i16;\nfn f(n: i16) i16 {{ {body} }}\nexport fn main() void {{ left = f(left); }}",
+    )
 
     with pytest.raises(CslError, match=r"f calls itself .*; write it as a loop"):
         ir.verify(unit)

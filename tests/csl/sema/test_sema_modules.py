@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from openwafer.base import InputError
+from openwafer.compat import parse_flags
 from openwafer.csl import DiagnosticError, ir
 from openwafer.csl._compile import compile_program, compile_unit
 from openwafer.csl.sema._core import Options
@@ -198,3 +199,42 @@ def test_a_name_may_start_at_the_folder_of_the_first_file(tmp_path: Path) -> Non
     unit = unit_of(tmp_path, main)
 
     assert "m.inner.one" in unit.functions
+
+
+LAUNCH_LAYOUT = """
+const LAUNCH: color = @get_color(8);
+const memcpy = @import_module("<memcpy/get_params>", .{ .width = 64, .height = 1, .LAUNCH = LAUNCH });
+layout {
+  @set_rectangle(64, 1);
+  for (@range(i16, 64)) |x| {
+    @set_tile_code(x, 0, "pe.csl", .{ .memcpy_params = memcpy.get_params(x) });
+  }
+  @export_name("f", fn()void);
+}
+"""
+LAUNCH_PE = """
+param memcpy_params: comptime_struct;
+const sys_mod = @import_module("<memcpy/memcpy>", memcpy_params);
+fn f() void { sys_mod.unblock_cmd_stream(); }
+comptime { @export_symbol(f); @rpc(@get_data_task_id(sys_mod.LAUNCH)); }
+"""
+
+
+def test_a_program_of_sdk_1_0_gives_launches_a_color(tmp_path: Path) -> None:
+    """Public training material does; the color is taken and nothing else comes of it. 64 columns need no flag of cslc's."""
+    (tmp_path / "layout.csl").write_text(LAUNCH_LAYOUT, "utf-8")
+    (tmp_path / "pe.csl").write_text(LAUNCH_PE, "utf-8")
+
+    image = compile_program(
+        tmp_path / "layout.csl",
+        params={},
+        architecture="wse2",
+        fabric=(71, 3),
+        offset=(4, 1),
+        memcpy=True,
+        max_inlined_iterations=parse_flags(["layout.csl", "--fabric-dims=71,3"]).max_inlined_iterations,
+        tell=lambda _: None,
+    )
+
+    assert len(image.programs) == 1
+    assert [one.name for one in image.exports] == ["f"]

@@ -92,7 +92,9 @@ class Calls(Statements):
                 callee, type.target, [self.evaluate(one) for one in node.arguments], node
             )
         named = callee.data if type is t.TYPE and callee.known else None
-        hint = f"convert a value with `@as({named}, ...)`" if named is not None and t.is_numeric(named) else ""
+        hint = (
+            f"convert a value with `@as({named}, ...)`" if named is not None and t.is_numeric(named) else ""
+        )
         self.fail(node.function.span, "a call", expected="a function", found=f"`{type}`", hint=hint)
 
     def _wanted(self, function: FunctionValue) -> tuple[Type | None, ...]:

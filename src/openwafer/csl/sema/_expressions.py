@@ -27,9 +27,11 @@ _DIRECTIONS = {name: Value(t.DIRECTION, name) for name in t.DIRECTIONS}
 
 
 _OF_OTHER_LANGUAGES = {
-    **dict.fromkeys(("int", "short", "long", "int32"), "integers have their width in the name: i16, i32, u16, u32"),
+    **dict.fromkeys(
+        ("int", "short", "long", "int32"), "integers have their width in the name: i16, i32, u16, u32"
+    ),
     **dict.fromkeys(("float", "double"), "floats have their width in the name: f16, f32"),
-    **dict.fromkeys(("print", "printf"), "a PE prints through @import_module(\"<simprint>\"), into sim.log"),
+    **dict.fromkeys(("print", "printf"), 'a PE prints through @import_module("<simprint>"), into sim.log'),
 }
 """What to write instead of a name that people bring along."""
 
@@ -123,7 +125,9 @@ class Expressions(TypeExpressions):
         while scope is not None:
             names.update(scope.names)
             scope = scope.parent
-        self.fail(span, f"`{name}` is not declared", hint=_OF_OTHER_LANGUAGES.get(name) or self.similar(name, names))
+        self.fail(
+            span, f"`{name}` is not declared", hint=_OF_OTHER_LANGUAGES.get(name) or self.similar(name, names)
+        )
 
     def _bound_place(
         self, found: CellPlace | LocalPlace | ValuePlace | StackVariable | AddressVariable, span: Span

@@ -129,7 +129,9 @@ class Operators(Places):
         common = self.common(left.type, right.type)
         if common is None:
             wide = left.type if left.known is right.known or not left.known else right.type
-            if t.is_integer(wide) and (t.is_float(left.type) or t.is_float(right.type)):  # the fraction would be lost
+            if t.is_integer(wide) and (
+                t.is_float(left.type) or t.is_float(right.type)
+            ):  # the fraction would be lost
                 floating = left.type if t.is_float(left.type) else right.type
                 wide = t.F32 if floating is t.COMPTIME_FLOAT else floating
             self.fail(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from openwafer.artifact._image import Architecture
+from openwafer.artifact._image import Architecture, Image
 from openwafer.fabric import Timing, TraceKind
 from openwafer.kernels.validate._bench import Bench
 from openwafer.kernels.validate._published import Row
@@ -148,9 +148,9 @@ def tile_cycles(
     return _iteration(bench, image, timing)
 
 
-def _iteration(bench: Bench, image: object, timing: Timing) -> float:
+def _iteration(bench: Bench, image: Image, timing: Timing) -> float:
     """As series J did: when the PE in column and row 1 last did something, for 4 iterations less 2, by 2."""
-    ends = [bench.run(image, timing, count).cycles(TraceKind.TASK_END, 1, 1)[-1] for count in (2, 4)]  # type: ignore[arg-type]
+    ends = [bench.run(image, timing, count).cycles(TraceKind.TASK_END, 1, 1)[-1] for count in (2, 4)]
     return (ends[1] - ends[0]) / 2
 
 

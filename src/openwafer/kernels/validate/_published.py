@@ -53,6 +53,11 @@ class Row:
         """Whether fitting may look at it."""
         return self.bound in ("vector", "scalar") and not self.excuse and self.number % 5 in _FITTED
 
+    @property
+    def missed(self) -> bool:
+        """Whether the row is known to be beyond its bound without a known cause."""
+        return (self.name, self.architecture) in MISSED
+
     def error(self, simulated: float) -> float:
         """Relative to the nearest end of the published range; 0 inside of it."""
         nearest = min(max(simulated, self.low), self.high)
@@ -138,48 +143,67 @@ def _rows() -> Iterator[Row]:
             excuse = _STRIDE if params.get("stride") == 2 else ""
             yield Row(number, name, architecture, measure, low, high, bound, unit, source, params, excuse)
             number += 1
-    unit = "cycles an iteration"
     for grid, *published in _CELL:
         for architecture, value in zip(_BOTH, published, strict=True):
-            yield Row(
-                *(number, f"stencil, one cell a PE, {grid} x {grid} PEs", architecture, "cell_cycles"),
-                *(
-                    value,
-                    value,
-                    "scalar",
-                    unit,
-                    _STENCILS,
-                    {"size": grid},
-                    _LOOP if architecture == "wse2" else "",
-                ),
+            excuse = _LOOP if architecture == "wse2" else ""
+            yield _stencil(
+                number,
+                f"one cell a PE, {grid} x {grid} PEs",
+                architecture,
+                "cell_cycles",
+                value,
+                "scalar",
+                {"size": grid},
+                excuse,
             )
             number += 1
     for columns, rows, radius, *published_tiles in _TILE:
-        bound: Bound = "vector" if min(columns, rows) >= 5 else "scalar"
-        excuse = _OTHER_PROGRAM if bound == "vector" and radius == 1 else ""
+        large = min(columns, rows) >= 5
+        kind: Bound = "vector" if large else "scalar"
+        excuse = _OTHER_PROGRAM if large and radius == 1 else ""
+        sizes = {"columns": columns, "rows": rows, "radius": radius}
+        name = f"{columns} x {rows} cells a PE, radius {radius}"
         for architecture, entry in zip(_BOTH, published_tiles, strict=True):
-            if entry is None:
-                continue
-            low, high = entry if isinstance(entry, tuple) else (entry, entry)
-            yield Row(
-                *(
-                    number,
-                    f"stencil, {columns} x {rows} cells a PE, radius {radius}",
-                    architecture,
-                    "tile_cycles",
-                ),
-                *(
-                    low,
-                    high,
-                    bound,
-                    unit,
-                    _STENCILS,
-                    {"columns": columns, "rows": rows, "radius": radius},
-                    excuse,
-                ),
-            )
-            number += 1
+            if entry is not None:
+                yield _stencil(number, name, architecture, "tile_cycles", entry, kind, sizes, excuse)
+                number += 1
+
+
+def _stencil(
+    number: int,
+    name: str,
+    architecture: Architecture,
+    measure: str,
+    published: int | tuple[int, int],
+    bound: Bound,
+    params: dict[str, int],
+    excuse: str,
+) -> Row:
+    low, high = published if isinstance(published, tuple) else (published, published)
+    unit = "cycles an iteration"
+    return Row(
+        number, f"stencil, {name}", architecture, measure, low, high, bound, unit, _STENCILS, params, excuse
+    )
 
 
 ROWS: tuple[Row, ...] = tuple(_rows())
 """All rows, in the order of their numbers."""
+
+MISSED = frozenset(
+    {
+        ("4096 f16 by tiles of 16", "wse3"),
+        ("stencil, 10 x 10 cells a PE, radius 2", "wse2"),
+        ("stencil, 10 x 10 cells a PE, radius 2", "wse3"),
+        ("stencil, 2 x 2 cells a PE, radius 2", "wse3"),
+        ("stencil, 20 x 20 cells a PE, radius 2", "wse2"),
+        ("stencil, 25 x 25 cells a PE, radius 4", "wse3"),
+        ("stencil, 3 x 3 cells a PE, radius 1", "wse3"),
+        ("stencil, 40 x 40 cells a PE, radius 2", "wse3"),
+        ("stencil, 5 x 5 cells a PE, radius 5", "wse3"),
+        ("stencil, 60 x 60 cells a PE, radius 2", "wse3"),
+        ("stencil, 86 x 14 cells a PE, radius 3", "wse2"),
+        ("stencil, 86 x 14 cells a PE, radius 3", "wse3"),
+        ("stencil, one cell a PE, 3 x 3 PEs", "wse3"),
+    }
+)
+"""Rows that are beyond their bound and whose cause is not known: they count as such, and another one is an error."""

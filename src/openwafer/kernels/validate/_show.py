@@ -43,7 +43,9 @@ def _verdict(one: Result, excuses: list[str]) -> str:
         return "-"
     if one.holds:
         return "yes"
-    return f"known {excuses.index(one.row.excuse) + 1}" if one.row.excuse else "NO"
+    if one.row.excuse:
+        return f"known {excuses.index(one.row.excuse) + 1}"
+    return "missed" if one.row.missed else "NO"
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any]:
