@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from openwafer.artifact._image import Route, SwitchPosition

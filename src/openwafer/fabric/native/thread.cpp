@@ -84,7 +84,8 @@ Cycle Pe::step(Cycle cycle) {
   }
   // 3. The next task.
   Choice choice;
-  if (main_ == Main::IDLE && main_free_ <= cycle && !machine_.failed() && choose(cycle, choice)) {
+  if (main_ == Main::IDLE && main_free_ <= cycle && !machine_.failed() && !threads_finishing(cycle) &&
+      choose(cycle, choice)) {
     start_task(choice, cycle);
   }
   // 4. One issue of the datapath.
@@ -94,6 +95,17 @@ Cycle Pe::step(Cycle cycle) {
   drain(cycle);
   if (machine_.failed()) return NEVER;
   return next_cycle(cycle);
+}
+
+// Scalar code runs ahead of the machine, so what it stores would be seen by microthreads that still have to read it. Those
+// that are about to end, one element a cycle, come first: programs rely on it that reuse a short buffer.
+bool Pe::threads_finishing(Cycle cycle) const {
+  for (uint32_t left = active_threads_ & ((1u << THREADS) - 1); left != 0; left &= left - 1) {
+    const Operation& operation = *threads_[std::countr_zero(left)];
+    if (operation.remaining > machine_.timing().finishing_elements || operation.ready > cycle + 1) continue;
+    if (issuable(operation, std::max(operation.ready, cycle)) > 0) return true;
+  }
+  return false;
 }
 
 void Pe::datapath(Cycle cycle) {
