@@ -100,6 +100,23 @@ def test_a_run_is_traced_and_exported(
     assert "FADDS" in (compiled / "a.txt").read_text()
 
 
+def test_exports_do_not_overwrite_each_other_or_folders(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder in place of a file is a sentence for each form; a text file is replaced and not added to."""
+    assert wafer(monkeypatch, "csl", "run", "--trace", "a.trace", "run.py") == 0
+    (compiled / "folder").mkdir()
+
+    for option in ("--html", "--chrome", "--text"):
+        assert wafer(monkeypatch, "fabric", "export", "a.trace", option, "folder") == 1
+        assert "cannot be written: Is a directory" in " ".join(capsys.readouterr().err.split())
+    sizes = []
+    for _ in range(2):
+        assert wafer(monkeypatch, "fabric", "export", "a.trace", "--text", "a.txt") == 0
+        sizes.append((compiled / "a.txt").stat().st_size)
+    assert sizes[0] == sizes[1] > 0
+
+
 def test_mistakes_are_sentences(
     compiled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +127,11 @@ def test_mistakes_are_sentences(
         (("fabric", "export", "b.trace"), "give --chrome, --text or --html"),
         (("fabric", "export", "b.trace", "--html", "x"), "is no trace of a fabric"),
         (("fabric", "trace", "none"), "cannot be read"),
+        (("fabric", "export", "b.trace", "--html", "./b.trace"), "would replace the trace"),
+        (
+            ("fabric", "export", "b.trace", "--html", "c", "--text", "c"),
+            "--html c would replace what --text writes",
+        ),
         (("csl", "report", "nowhere"), "compile it first"),
         (("csl", "report", "out", "--arch=wse2"), "flags are for layouts"),
     ):

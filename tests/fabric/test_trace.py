@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from fabric_programs import EASTWARD, Code, Pe, dsd, fabin, fabout, machine, main_task, mem, program
@@ -24,6 +26,7 @@ from openwafer.fabric import (
     TraceFacts,
     TraceKind,
     TraceOptions,
+    describe_time,
     finish_trace,
     load_trace,
     make_spans,
@@ -167,6 +170,10 @@ def test_a_file_that_is_no_trace_is_refused(traced: Trace, tmp_path: Path) -> No
         load_trace(other)
     with pytest.raises(InputError, match="is damaged"):
         load_trace(half)
+    head = msgspec.msgpack.encode({"architecture": "wse3"})
+    other.write_bytes(b"OWTRACE1" + struct.pack("<I", len(head)) + head)
+    with pytest.raises(InputError, match="written by another version of openwafer"):
+        load_trace(other)
     with pytest.raises(StorageError, match="cannot be written"):
         write_trace(traced, tmp_path / "no" / "folder")
 
@@ -219,6 +226,21 @@ def test_the_sums_are_the_whole_time(traced: Trace) -> None:
         assert one.busy + one.waiting + one.idle == summary.cycles
     assert summary.pes[1].waiting > 90
     assert summary.pes[0].waiting < 90
+
+
+def test_waits_are_added_up_by_their_reason(traced: Trace) -> None:
+    """What the fabric waited for most stands first, with its source line; the table tells it and the shares of all PEs."""
+    summary = summarise_trace(traced)
+
+    assert summary.waits[0].text == "@mov32 waits for a wavelet of color 1 (program.csl:7:3)"
+    assert summary.waits[0].cycles == summary.pes[1].waiting
+    assert summary.waits[0].pes == 1
+    told = describe_time(summary)
+    busy, waiting, idle = (float(n) for n in re.findall(r"(\d+\.\d) %", told))
+    assert abs(busy + waiting + idle - 100) < 0.2
+    assert (
+        f"{summary.waits[0].cycles:,} cycles in {summary.waits[0].waits:,} on 1 PE: @mov32 waits for" in told
+    )
 
 
 def test_launches_are_timed() -> None:
@@ -343,3 +365,17 @@ def test_facts_name_tasks_and_functions() -> None:
     facts = TraceFacts.of(machine(code, [made]).image, "sim", 0, 0)
 
     assert facts.programs[0].entries[0] == "main"
+
+
+def test_a_task_has_the_place_where_it_is_declared() -> None:
+    """As operations have: a viewer leads from what ran to its source."""
+    code = Code()
+    made = program(code.add(lambda pe: None), tasks=(main_task(),))
+    code.codes[0] = msgspec.structs.replace(code.codes[0], places=(2,))
+    loaded = machine(code, [made])
+    loaded.set_trace()
+    loaded.run()
+
+    found = make_spans(loaded.full_trace())
+
+    assert [str(name) for name in found.names] == ["main (program.csl:9:5)"]

@@ -22,9 +22,9 @@ _Trace = Annotated[
 @fabric.command()
 def trace(
     file: _Trace,
-    most: Annotated[int, typer.Option(help="PEs to list: the busiest ones.")] = 16,
+    most: Annotated[int, typer.Option(min=1, help="PEs to list: the busiest ones.")] = 16,
 ) -> None:
-    """Say what a trace holds, and where its cycles went."""
+    """Say what a trace holds and where its cycles went: launches, busy and waiting PEs, the longest waits."""
     from openwafer.fabric import describe_time, load_trace, summarise_trace
 
     loaded = load_trace(file)
@@ -41,27 +41,43 @@ def trace(
 def export(
     file: _Trace,
     chrome: Annotated[
-        Path | None, typer.Option(help="Chrome's trace event format, as JSON.", show_default=False)
+        Path | None,
+        typer.Option(help="JSON for Perfetto and chrome://tracing.", metavar="FILE", show_default=False),
     ] = None,
-    text: Annotated[Path | None, typer.Option(help="A line for each event.", show_default=False)] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text, a line for each event.", metavar="FILE", show_default=False)
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="A page that shows the fabric over time.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="A page for a browser that shows the fabric over time; it needs no other file.",
+            metavar="FILE",
+            show_default=False,
+        ),
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page; default: the trace's name.")] = "",
+    title: Annotated[
+        str, typer.Option(help="The page's title; else the trace's name.", show_default=False)
+    ] = "",
 ) -> None:
-    """Write a trace in forms that other tools, or a browser, show."""
+    """Write a trace in forms that other tools, or a browser, show. What a FILE held before is replaced."""
     from openwafer.fabric import load_trace
-    from openwafer.fabric.view import append_text, write_chrome, write_page
+    from openwafer.fabric.view import write_chrome, write_page, write_text
 
     if chrome is None and text is None and html is None:
         raise InputError("wafer fabric export writes nothing by itself; give --chrome, --text or --html FILE")
+    taken = {file.resolve(): "the trace"}
+    for option, path in (("--chrome", chrome), ("--text", text), ("--html", html)):
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise InputError(f"{option} {path} would replace {taken[path.resolve()]}; name another file")
+        taken[path.resolve()] = f"what {option} writes"
     loaded = load_trace(file)
     if chrome is not None:
         write_chrome(loaded, chrome)
         typer.echo(f"{chrome}: open it in Perfetto or chrome://tracing")
     if text is not None:
-        text.unlink(missing_ok=True)
-        append_text(loaded, text)
+        write_text(loaded, text)
         typer.echo(f"{text}: one line for each event")
     if html is not None:
         cut = write_page(loaded, html, title or file.stem)

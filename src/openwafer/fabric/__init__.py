@@ -13,7 +13,14 @@ from openwafer.fabric._trace import TRACE_RECORD, Lack, TraceKind, read_trace
 from openwafer.fabric._trace_file import ProgramFacts, Trace, TraceFacts, load_trace, write_trace
 from openwafer.fabric._trace_options import TraceOptions, finish_trace, watch_machine
 from openwafer.fabric._trace_spans import SPAN, SpanName, Spans, make_spans
-from openwafer.fabric._trace_summary import LaunchTime, PeTime, TimeSummary, describe_time, summarise_trace
+from openwafer.fabric._trace_summary import (
+    LaunchTime,
+    PeTime,
+    TimeSummary,
+    WaitTime,
+    describe_time,
+    summarise_trace,
+)
 
 __all__ = [
     "SPAN",
@@ -38,6 +45,7 @@ __all__ = [
     "TraceFacts",
     "TraceKind",
     "TraceOptions",
+    "WaitTime",
     "describe_time",
     "finish_trace",
     "load_timing",

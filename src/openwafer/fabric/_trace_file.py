@@ -34,6 +34,8 @@ class ProgramFacts(msgspec.Struct, frozen=True):
     name: str
     entries: tuple[str, ...]
     """The name of what each entry runs: a task, or a function that the host launches."""
+    places: tuple[int, ...]
+    """Where each entry is declared, as an index of `locations`; 0 or missing: unknown."""
     locations: tuple[tuple[str, int, int], ...]
 
 
@@ -69,7 +71,8 @@ class TraceFacts(msgspec.Struct, frozen=True, kw_only=True):
             for task in program.tasks:
                 if task.entry is not None and task.name:
                     names[task.entry] = task.name
-            programs.append(ProgramFacts(program.name, tuple(names), program.locations))
+            places = image.codes[program.code].places
+            programs.append(ProgramFacts(program.name, tuple(names), places, program.locations))
         return cls(
             architecture=image.architecture,
             timing=timing,
@@ -137,14 +140,20 @@ def load_trace(path: Path) -> Trace:
             f"{path} cannot be read: {error.strerror}; `wafer csl run --trace` writes one"
         ) from error
     if not data.startswith(_MAGIC):
-        raise InputError(f"{path} is no trace of a fabric; `wafer csl run --trace {path} SCRIPT` writes one")
+        raise InputError(
+            f"{path} is no trace of a fabric; name a file that `wafer csl run --trace FILE SCRIPT` wrote"
+        )
     try:
         (size,) = struct.unpack_from("<I", data, len(_MAGIC))
         begin = len(_MAGIC) + 4
         facts = msgspec.msgpack.decode(data[begin : begin + size], type=TraceFacts)
         blocks = list(_blocks(memoryview(data)[begin + size :]))
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{path} was written by another version of openwafer ({error}); run the program again to trace it"
+        ) from error
     except (struct.error, zlib.error, ValueError, msgspec.DecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); write the trace again") from error
+        raise InputError(f"{path} is damaged ({error}); run the program again to trace it") from error
     records = np.concatenate(blocks) if blocks else np.zeros(0, TRACE_RECORD)
     return Trace(facts, records)
 

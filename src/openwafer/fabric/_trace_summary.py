@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from openwafer.fabric._trace import MAIN_THREAD
 from openwafer.fabric._trace_file import Trace
-from openwafer.fabric._trace_spans import KINDS, make_spans
+from openwafer.fabric._trace_spans import KINDS, Spans, make_spans
+
+_MOST_WAITS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ class LaunchTime:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitTime:
+    """What operations of one source line waited for, on main threads and microthreads of all PEs."""
+
+    text: str
+    """`@mov32 waits for a wavelet of color 1 (pe.csl:7:3)`."""
+    cycles: int
+    """Summed over waits, PEs and threads."""
+    waits: int
+    pes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimeSummary:
     """Where the cycles went."""
 
@@ -54,6 +68,8 @@ class TimeSummary:
     pes: tuple[PeTime, ...]
     """By row and column."""
     launches: tuple[LaunchTime, ...]
+    waits: tuple[WaitTime, ...] = ()
+    """The longest in all first."""
 
 
 def summarise_trace(trace: Trace) -> TimeSummary:
@@ -91,11 +107,31 @@ def summarise_trace(trace: Trace) -> TimeSummary:
                 microthread_waiting=int(micro_waiting[place]),
             )
         )
-    return TimeSummary(last, trace.facts.dropped, tuple(pes), _launches(found.names, spans, at))
+    return TimeSummary(last, trace.facts.dropped, tuple(pes), find_launches(found, width), _waits(found, at))
 
 
-def _launches(names: Any, spans: NDArray[Any], at: NDArray[np.int64]) -> tuple[LaunchTime, ...]:
-    """Commands by start: one belongs to the last launch of its name that has not reached its PE."""
+def _waits(found: Spans, at: NDArray[np.int64]) -> tuple[WaitTime, ...]:
+    chosen = found.spans["kind"] == KINDS.index("wait")
+    waits, place = found.spans[chosen], at[chosen]
+    names, which = np.unique(waits["name"], return_inverse=True)
+    cycles = np.bincount(which, waits["end"] - waits["start"])
+    number = np.bincount(which)
+    of_name = np.unique(np.stack([which, place]), axis=1)[0]
+    pes = np.bincount(of_name, minlength=names.size)
+    rows = [
+        WaitTime(str(found.names[name]), int(cycles[i]), int(number[i]), int(pes[i]))
+        for i, name in enumerate(names.tolist())
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.cycles, row.text)))
+
+
+def find_launches(found: Spans, width: int) -> tuple[LaunchTime, ...]:
+    """The launches in a trace whose rectangle is `width` PEs wide.
+
+    Commands by start: one belongs to the last launch of its name that has not reached its PE.
+    """
+    names, spans = found.names, found.spans
+    at = spans["y"].astype(np.int64) * width + spans["x"]
     commands = spans[spans["kind"] == KINDS.index("command")]
     place = at[spans["kind"] == KINDS.index("command")]
     order = np.argsort(commands["start"], kind="stable")
@@ -125,7 +161,7 @@ def _launches(names: Any, spans: NDArray[Any], at: NDArray[np.int64]) -> tuple[L
 
 
 def describe_time(summary: TimeSummary, most: int = 16) -> str:
-    """The summary as a table for people: launches, totals, and the `most` busiest PEs."""
+    """The summary for people: launches, shares of all PEs, the `most` busiest PEs, and the longest waits."""
     lines = [f"{summary.cycles:,} cycles"]
     if summary.dropped:
         lines.append(f"the trace was full: {summary.dropped:,} later records are not counted")
@@ -134,6 +170,15 @@ def describe_time(summary: TimeSummary, most: int = 16) -> str:
         for one in summary.launches
     ]
     if summary.pes:
+        whole = summary.cycles * len(summary.pes)
+        shares = {
+            name: f"{sum(getattr(one, name) for one in summary.pes) / whole:.1%}".replace("%", " %")
+            for name in ("busy", "waiting", "idle")
+        }
+        lines.append(
+            f"  all {len(summary.pes):,} PEs: "
+            + ", ".join(f"{name} {share}" for name, share in shares.items())
+        )
         lines.append(
             f"  {'PE':<10} {'program':<20} {'busy':>12} {'waiting':>12} {'idle':>12} {'tasks':>8} {'microthreads':>13}"
         )
@@ -144,5 +189,11 @@ def describe_time(summary: TimeSummary, most: int = 16) -> str:
                 f"{one.tasks:>8,} {one.microthread_busy:>13,}"
             )
         if len(summary.pes) > most:
-            lines.append(f"  ... the {most} busiest of {len(summary.pes):,} PEs")
+            lines.append(f"  ... the {most:,} busiest of {len(summary.pes):,} PEs")
+    if summary.waits:
+        lines.append("  the longest waits, added up over PEs and threads:")
+    for wait in summary.waits[:_MOST_WAITS]:
+        lines.append(
+            f"  {wait.cycles:>14,} cycles in {wait.waits:,} on {wait.pes:,} {'PE' if wait.pes == 1 else 'PEs'}: {wait.text}"
+        )
     return "\n".join(lines) + "\n"

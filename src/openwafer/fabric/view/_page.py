@@ -1,4 +1,4 @@
-"""One self-contained page that shows a trace: `page.html` with the trace in it, cut to what a browser takes easily."""
+"""One self-contained page that shows a trace: the parts in `page/`, with the trace cut to what a browser takes easily."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openwafer.base import StorageError
 from openwafer.fabric._trace import TraceKind
 from openwafer.fabric._trace_file import Trace
 from openwafer.fabric._trace_spans import KINDS, SPAN, make_spans, short_name
+from openwafer.fabric._trace_summary import find_launches
 from openwafer.fabric.view._states import binned, make_states
 
 
@@ -24,11 +25,13 @@ from openwafer.fabric.view._states import binned, make_states
 class PageLimits:
     """How much of each sort a page carries; an entry is 1 to 5 bytes of the file."""
 
-    spans: int = 500_000
-    segments: int = 1_500_000
+    spans: int = 1_000_000
+    segments: int = 4_000_000
     passages: int = 1_500_000
 
 
+_SCRIPTS = ("data", "shown", "measure", "fabric", "timeline", "words", "input", "start")
+"""Each uses what those before it define."""
 _MOST_CELLS = 12_000_000  # PEs times bins, where time is put into bins
 
 
@@ -38,14 +41,24 @@ def write_page(trace: Trace, path: Path, title: str = "", limits: PageLimits | N
     Raises StorageError if the file cannot be written.
     """
     document, cut = page_data(trace, title or path.stem, limits or PageLimits())
-    template = resources.files("openwafer.fabric.view").joinpath("page.html").read_text(encoding="utf-8")
     # In a script element only `<` could end it.
     text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     try:
-        path.write_text(template.replace("/*DATA*/null", text), encoding="utf-8")
+        path.write_text(_template().replace("/*DATA*/null", text), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; choose another file") from error
     return cut
+
+
+def _template() -> str:
+    """The page without data: its style and its scripts, which share one scope, put into the document."""
+    folder = resources.files("openwafer.fabric.view").joinpath("page")
+
+    def part(name: str) -> str:
+        return folder.joinpath(name).read_text(encoding="utf-8").rstrip("\n")
+
+    page = part("page.html").replace("/*STYLE*/", part("page.css"))
+    return page.replace("/*SCRIPT*/", "\n\n".join(part(f"{name}.js") for name in _SCRIPTS))
 
 
 def page_data(trace: Trace, title: str, limits: PageLimits) -> tuple[dict[str, Any], list[str]]:
@@ -85,6 +98,7 @@ def page_data(trace: Trace, title: str, limits: PageLimits) -> tuple[dict[str, A
         "bin": bin_cycles,
         "linkBin": link_bin,
         "cut": cut,
+        "launches": [[one.name, one.start, one.cycles, one.pes] for one in find_launches(found, width)],
         "spansCut": spans.size < found.spans.size,
         "programs": [short_name(program.name) for program in trace.facts.programs],
         "placed": _packed(np.where(trace.program_at < 0, 0xFFFF, trace.program_at).ravel(), "<u2"),

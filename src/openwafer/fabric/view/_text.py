@@ -66,8 +66,17 @@ def _operations(trace: Trace) -> Iterator[tuple[int, str]]:
 
 def append_text(trace: Trace, path: Path, *, instructions: bool = True, landings: bool = True) -> None:
     """Add `text_lines` to the end of a file. Raises StorageError if that is not possible."""
+    _write(trace, path, "a", instructions=instructions, landings=landings)
+
+
+def write_text(trace: Trace, path: Path) -> None:
+    """Write all `text_lines` to a file, in place of what it held. Raises StorageError if that is not possible."""
+    _write(trace, path, "w", instructions=True, landings=True)
+
+
+def _write(trace: Trace, path: Path, mode: str, *, instructions: bool, landings: bool) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open(mode, encoding="utf-8") as file:
             for line in text_lines(trace, instructions=instructions, landings=landings):
                 file.write(line + "\n")
     except OSError as error:
