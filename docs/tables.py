@@ -1,21 +1,25 @@
-"""Writes the tables of fabric.md and csl.md that the code already knows: `python docs/tables.py`.
+"""Writes the tables of fabric.md, fabric-timing.md and csl.md that the code already knows: `python docs/tables.py`.
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; tests/docs/test_tables.py holds them to the code.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from openwafer.csl.sema import _builtin, builtins
 from openwafer.fabric import TimingValue, load_timing
+from openwafer.kernels.validate import MEASURES, ROWS, Result, summarise, validate
 
 HERE = Path(__file__).parent
-DOCUMENTS = ("fabric.md", "csl.md")
+DOCUMENTS = ("fabric.md", "fabric-timing.md", "csl.md")
 LIBRARY = Path(builtins.__file__).parents[2] / "library"
 _PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_REFUSALS = re.compile(r'@comptime_assert\(false,\s*"([^";]+ (?:not supported yet|not modelled)); ([^"]+)"\)')
 _AREAS = {
     "_types_of_things": "types and conversions",
     "_sequences": "ranges and arrays",
@@ -29,8 +33,10 @@ _AREAS = {
     "_exports": "what the host sees",
     "_ids": "ids",
     "_tasks": "tasks",
+    "_rotation": "tasks",
     "_queues": "queues",
     "_descriptors": "DSDs",
+    "_registers": "DSRs",
     "_operations": "operations on DSDs",
     "_map": "operations on DSDs",
     "_fifos": "FIFOs",
@@ -77,6 +83,65 @@ def silicon_section() -> str:
     return "\n".join(lines)
 
 
+def fitted_table() -> str:
+    """The entries of the sim tables that benchmarks/fit_timing.py found."""
+    old, new = load_timing("wse2", "sim").entries, load_timing("wse3", "sim").entries
+    lines = ["| entry | WSE-2 | WSE-3 |", "|---|--:|--:|"]
+    for name in old:
+        if "fit_timing" in old[name].source + new[name].source:
+            lines.append(f"| `{name}` | {_numbers(old[name])} | {_numbers(new[name])} |")
+    return "\n".join(lines)
+
+
+@functools.cache
+def _results() -> list[Result]:
+    return validate(ROWS)
+
+
+def comparison_summary() -> str:
+    """How many rows hold, of each kind."""
+    lines = ["| rows | within their bound | mean error |", "|---|--:|--:|"]
+    return "\n".join(
+        lines
+        + [
+            f"| {one.name} | {one.held} of {one.rows} | {100 * one.mean_error:.1f} % |"
+            for one in summarise(_results())
+        ]
+    )
+
+
+def comparison_table() -> str:
+    """Every row of `wafer fabric validate`."""
+    lines = [
+        "| row | architecture | published | simulated | error | | holds |",
+        "|---|---|--:|--:|--:|---|---|",
+    ]
+    for one in _results():
+        row = one.row
+        published = _cycles(row.low) if row.low == row.high else f"{_cycles(row.low)} to {_cycles(row.high)}"
+        part = "fitted" if row.fitted else "" if row.bound in ("exact", "told") else "held out"
+        holds = {None: "-", True: "yes", False: "no, another program" if row.remark else "no"}[one.holds]
+        error = f"{100 * one.error:+.1f} %"
+        lines.append(
+            f"| {row.name} | {row.architecture} | {published} | {_cycles(one.simulated)} | {error} | {part} | {holds} |"
+        )
+    return "\n".join(lines)
+
+
+def _cycles(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def measures_table() -> str:
+    """What `wafer fabric validate --rows` may ask for."""
+    lines = ["| measure | params | what it is |", "|---|---|---|"]
+    for name, function in MEASURES.items():
+        params = list(inspect.signature(function).parameters)[3:]
+        text = (inspect.getdoc(function) or "").partition("\n")[0]
+        lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in params) or '-'} | {text} |")
+    return "\n".join(lines)
+
+
 def builtin_table() -> str:
     """Every builtin, by area."""
     areas: dict[str, list[str]] = {area: [] for area in _AREAS.values()}
@@ -98,11 +163,30 @@ def library_table() -> str:
     """Every library file with the functions that it has."""
     rows = []
     for path in sorted(LIBRARY.rglob("*.csl")):
-        names = re.findall(r"^(?:inline )?fn (\w+)", path.read_text(), re.MULTILINE)
+        text = path.read_text()
+        names = re.findall(r"^(?:inline )?fn (\w+)", text, re.MULTILINE)
+        if not names and _REFUSALS.search(text):
+            continue
         public = [f"`{name}`" for name in dict.fromkeys(names) if not name.startswith("_")]
         name = path.relative_to(LIBRARY).with_suffix("").as_posix()
         rows.append(f"| `<{name}>` | {', '.join(public) or 'constants'} |")
     return "\n".join(["| library | functions |", "|---|---|", *rows])
+
+
+def refused_table() -> str:
+    """What is an error because it is not there, and what to use instead."""
+    rows = [
+        f"| `@{name}` {problem} | {instead} |"
+        for name, (problem, instead) in sorted(_builtin.REFUSED.items())
+    ]
+    for path in sorted(LIBRARY.rglob("*.csl")):
+        for problem, instead in _REFUSALS.findall(path.read_text()):
+            name = f"`<{path.relative_to(LIBRARY).with_suffix('').as_posix()}>`"
+            what = (
+                problem.replace(name.strip("`"), name) if name.strip("`") in problem else f"{name}: {problem}"
+            )
+            rows.append(f"| {what} | {instead} |")
+    return "\n".join(["| what | instead |", "|---|---|", *rows])
 
 
 def private_table() -> str:
@@ -117,8 +201,13 @@ TABLES: dict[str, Callable[[], str]] = {
         for section in ("network", "queues", "tasks", "vector", "widths", "registers", "operations", "memcpy")
     },
     "timing-silicon": silicon_section,
+    "timing-fitted": fitted_table,
+    "comparison-summary": comparison_summary,
+    "comparison": comparison_table,
+    "measures": measures_table,
     "builtins": builtin_table,
     "libraries": library_table,
+    "refused": refused_table,
     "private": private_table,
 }
 

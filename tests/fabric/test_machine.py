@@ -207,7 +207,10 @@ def test_a_queue_of_wse3_must_be_initialised(direction: str) -> None:
 
 @pytest.mark.parametrize("terminates", [False, True])
 def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it(terminates: bool) -> None:
-    """on_control: the operation ends early; `terminate` keeps its own action at the end, `activate` replaces it."""
+    """on_control: the operation ends early; `terminate` keeps its own action at the end, `activate` replaces it.
+
+    The control wavelet stays in the queue: an operation that follows takes it as its first element.
+    """
 
     def main(pe: Pe) -> Iterator[None]:
         yield from pe.vector("mov32", dsd(fabout(2, 3, 1)), dsd(mem(0, 3)))
@@ -224,8 +227,9 @@ def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it(terminate
             end=activate(9) if terminates else activate(10),
         )
 
-    def ended(pe: Pe) -> None:
+    def ended(pe: Pe) -> Iterator[None]:
         pe.store(100, 1)
+        yield from pe.vector("mov32", dsd(mem(104, 1)), dsd(fabin(3, 1, 1)))
 
     code = Code()
     first = program(
@@ -239,7 +243,7 @@ def test_a_control_wavelet_ends_an_operation_that_has_an_action_for_it(terminate
 
     assert not loaded.failure
     assert array(loaded, 1, 0, 4, np.uint32).tolist() == [4, 5, 6, 0]
-    assert array(loaded, 1, 100, 1, np.uint32)[0] == 1
+    assert array(loaded, 1, 100, 2, np.uint32).tolist() == [1, 0x1F0000]
     assert loaded.diagnose() == ""
 
 
@@ -349,6 +353,29 @@ def test_map_walks_its_operands_until_one_ends() -> None:
 
     assert not loaded.failure
     assert array(loaded, 1, 100, 6, np.uint32).tolist() == [1010, 1011, 1012, 1013, 1014, 0]
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        (
+            "EAST",
+            "router (1, 0): 3 wavelets of color 1 from west wait: this place is outside of the program's rectangle and has "
+            "no route for them; end the route on the tile before it\n",
+        ),
+        ("NORTH", "router (0, -1): 3 wavelets of color 1 from south wait: this place is outside of"),
+    ],
+)
+def test_what_leaves_the_program_is_held_and_the_diagnosis_names_it(to: image.Direction, told: str) -> None:
+    """The program goes on, as on a wafer; who wonders where the words went reads it in coordinates of the program."""
+    code = Code()
+    loaded = machine(code, [sender(code, 3)], routes=({1: image.Route(rx=("RAMP",), tx=(to,))},))
+
+    outcome = loaded.run()
+
+    assert outcome.stalled
+    assert not outcome.failed
+    assert loaded.diagnose().startswith(told)
 
 
 @pytest.mark.parametrize(("architecture", "most"), [("wse2", 14), ("wse3", 16)])
@@ -598,7 +625,7 @@ def test_a_high_microthread_goes_before_the_main_thread() -> None:
             yield from pe.vector("mov32", dsd(mem(0, 40)), dsd(source), asynchronous=True, end=activate(9))
             for _ in range(4):
                 yield from pe.vector(
-                    "fmacs", dsd(mem(400, 100)), dsd(mem(400, 100)), dsd(mem(802, 100)), scalar(0)
+                    "fmacs", dsd(mem(400, 100)), dsd(mem(400, 100)), dsd(mem(804, 100)), scalar(0)
                 )
 
         def done(pe: Pe) -> None:

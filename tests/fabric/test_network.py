@@ -161,6 +161,59 @@ def test_a_wavelet_that_leaves_the_fabric_is_an_error(side: int, name: str) -> N
     assert f"color 9 leaves the fabric at the {name} of tile (0, 0)" in probe.failure()
 
 
+def test_a_wavelet_that_leaves_the_program_is_held_by_the_first_router_outside() -> None:
+    """The wafer goes on beyond a program: public programs send past their last tile, and the rest of them runs on."""
+    probe = NetworkProbe(3, 1)
+    probe.set_program(0, 0, 2, 1)
+    probe.configure(0, 0, 4, RAMP, EAST)
+    probe.configure(1, 0, 4, WEST, EAST)
+    probe.feed(0, 0, 4, [(1, False), (2, False)])
+
+    probe.run()
+
+    assert probe.failure() == ""
+    assert probe.held() == [(2, 0, 4, 0, 2, 0, "outside")]
+
+
+def test_a_router_outside_of_the_program_holds_no_more_than_its_buffer() -> None:
+    """Backpressure works there as elsewhere: a sender that goes on stalls, and nothing is lost."""
+    probe = NetworkProbe(2, 1, buffer_wavelets=4)
+    probe.set_program(0, 0, 1, 1)
+    probe.configure(0, 0, 4, RAMP, EAST)
+    probe.stream(0, 0, 4, 100)
+
+    probe.run()
+
+    assert probe.held() == [(0, 0, 4, 4, 4, EAST, "room"), (1, 0, 4, 0, 4, 0, "outside")]
+    assert probe.unsent() == 92
+
+
+def test_at_the_edge_of_the_fabric_a_program_holds_its_wavelets_itself() -> None:
+    """Where a program lies on the fabric must not decide whether it runs: at the edge, nobody takes the wavelet either."""
+    probe = NetworkProbe(2, 1)
+    probe.set_program(0, 0, 2, 1)
+    probe.configure(0, 0, 4, RAMP, EAST)
+    probe.configure(1, 0, 4, WEST, EAST)
+    probe.feed(0, 0, 4, [(1, False)])
+
+    probe.run()
+
+    assert probe.failure() == ""
+    assert probe.held() == [(1, 0, 4, 0, 1, EAST, "edge")]
+
+
+def test_inside_the_program_a_wavelet_without_a_route_stays_an_error() -> None:
+    """There the program has a hole that its author did not mean."""
+    probe = NetworkProbe(4, 1)
+    probe.set_program(0, 0, 3, 1)
+    probe.configure(0, 0, 4, RAMP, EAST)
+    probe.feed(0, 0, 4, [(1, False)])
+
+    probe.run()
+
+    assert "color 4 is at tile (1, 0)" in probe.failure()
+
+
 def test_a_wavelet_without_a_route_is_an_error_at_that_tile() -> None:
     """The tile that lacks the route is named, not the one that sent the wavelet there."""
     probe = NetworkProbe(3, 1)

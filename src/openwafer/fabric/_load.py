@@ -13,6 +13,7 @@ from openwafer.fabric._timing import Timing
 SIDES = ("WEST", "EAST", "SOUTH", "NORTH", "RAMP")
 _KINDS = ("data", "local", "control", "teardown", "empty_queue")
 _POPS = ("no_pop", "always_pop", "pop_on_advance", "pop_on_advance_nop")
+_FIFO_ACTIONS = ("test_or_suspend", "terminate", "suspend", "fault")
 _FILTERS = ("counter", "sparse_counter", "range")
 _FILES = {
     "dest": abi.OperandKind.DSR_DEST,
@@ -36,6 +37,8 @@ def load_machine(
         height=loaded.fabric[1],
         left=loaded.offset[0],
         top=loaded.offset[1],
+        columns=loaded.rectangle[0],
+        rows=loaded.rectangle[1],
         wse3=loaded.architecture == "wse3",
         color_swap=loaded.architecture == "wse2",
         timing=timing.native(),
@@ -75,6 +78,7 @@ def _program(
         strings=list(program.strings),
         locations=list(program.locations),
         half=int(abi.HalfFormat[program.half.upper()]),
+        descriptors=_descriptors(program),
     )
     for task in program.tasks:
         _bind(native, program, task)
@@ -91,7 +95,8 @@ def _program(
     for fifo in program.fifos:
         push = -1 if fifo.activate_push is None else fifo.activate_push
         pop = -1 if fifo.activate_pop is None else fifo.activate_pop
-        native.add_fifo(fifo.number, fifo.address, fifo.bytes, push, pop)
+        actions = (_FIFO_ACTIONS.index(fifo.empty), _FIFO_ACTIONS.index(fifo.full))
+        native.add_fifo(fifo.number, fifo.address, fifo.bytes, push, pop, *actions)
     for preload in program.preloads:
         native.preload(int(_FILES[preload.file]), preload.number, preload.descriptor, preload.vector)
     for blocked in program.blocked:
@@ -101,6 +106,17 @@ def _program(
     for address, value in program.config:
         native.set_register(address, value)
     return native
+
+
+def _descriptors(program: image.Program) -> list[tuple[int, str, str]]:
+    """Address and name of each variable that holds a DSD, and the array before it: who writes too far hits the DSD."""
+    found, array = [], ""
+    for symbol in sorted(program.symbols, key=lambda one: one.address):
+        if symbol.type.endswith("_dsd"):
+            found.append((symbol.address, symbol.name, array))
+        elif symbol.type.startswith("[") and not symbol.type.startswith("[*]"):
+            array = f"{symbol.name} ({symbol.type})"
+    return found
 
 
 def _bind(native: _native.NativeProgram, program: image.Program, task: image.Task) -> None:
@@ -119,6 +135,8 @@ def _bind(native: _native.NativeProgram, program: image.Program, task: image.Tas
         high=task.priority == "high",
         name=task.name,
     )
+    if task.rotation is not None:
+        native.rotate(task.id, *task.rotation)
 
 
 def _parameters(program: image.Program, task: image.Task) -> int:
@@ -165,6 +183,7 @@ def _configure(machine: _native.NativeMachine, x: int, y: int, color: int, route
         route.teardown,
         route.swap_x,
         route.swap_y,
+        route.messages,
     )
     if route.filter is not None:
         one = route.filter

@@ -235,9 +235,12 @@ class Machine:
             found.append((name, _value(PrintKind(kind), cycle, bits, text)))
         return found
 
-    def diagnose(self) -> str:
-        """Every blocked task, queue and operation, and what it waits for; empty if nothing waits."""
-        return self._native.diagnose()
+    def diagnose(self, *, unblock: bool = True) -> str:
+        """Every blocked task, queue and operation, and what it waits for; empty if nothing waits.
+
+        Without `unblock`, functions of the host that have done everything but unblock its commands are not told.
+        """
+        return self._native.diagnose(unblock)
 
     def statistics(self, x: int, y: int) -> dict[str, int]:
         """Of one PE: busy and stalled cycles of its main thread and datapath, tasks begun, wavelets in and out."""

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from openwafer.artifact import _image
 from openwafer.base import InputError
+from openwafer.machine import WSE2, WSE3
 
 Profile = Literal["sim", "silicon", "functional"]
 Grade = Literal["published", "measured", "derived", "assumed"]
@@ -75,7 +76,15 @@ def load_timing(architecture: _image.Architecture, profile: Profile = "sim") -> 
     if base is not None:
         entries.update(_entries(_read(str(base)), str(base), {}))
     entries.update(_entries(document, name, entries))
+    entries.update(_registers(architecture))
     return Timing(architecture=architecture, profile=profile, entries=entries)
+
+
+def _registers(architecture: _image.Architecture) -> dict[str, TimingValue]:
+    """How many DSRs there are, which the compiler has to know as well."""
+    fact = {"wse2": WSE2, "wse3": WSE3}[architecture].pe.dsrs.recommended
+    value = TimingValue((float(fact.value),), fact.grade.value, fact.source)
+    return {f"registers.dsr_{file}": value for file in ("dest", "src0", "src1")}
 
 
 def _read(name: str) -> dict[str, object]:

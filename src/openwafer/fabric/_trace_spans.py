@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from openwafer.artifact._pe_abi import VECTOR_OPERATIONS
 from openwafer.fabric._trace import COMMAND, MAIN_THREAD, NO_NUMBER, Lack, TraceKind
-from openwafer.fabric._trace_file import Trace
+from openwafer.fabric._trace_file import ProgramFacts, Trace
 
 SpanKind = Literal["task", "command", "operation", "wait"]
 KINDS: tuple[SpanKind, ...] = ("task", "command", "operation", "wait")
@@ -42,7 +42,7 @@ class SpanName:
     text: str
     """Of a task its name, of an operation `@fmacs`, of a wait what it waits for."""
     place: str = ""
-    """`pe.csl:12:5` of an operation, or of the operation that waits; of a task the file."""
+    """`pe.csl:12:5` of an operation, or of the operation that waits; of a task where it is declared."""
     lack: Lack | None = None
 
     def __str__(self) -> str:
@@ -143,13 +143,12 @@ def _name(trace: Trace, kind: int, program: int, detail: int, about: int) -> Spa
     sort = KINDS[kind]
     if sort in ("task", "command"):
         known = about < len(facts.entries)
-        return SpanName(sort, facts.entries[about] if known else f"entry {about}", short_name(facts.name))
+        declared = facts.places[about] if about < len(facts.places) else 0
+        place = _place(facts, declared) or short_name(facts.name)
+        return SpanName(sort, facts.entries[about] if known else f"entry {about}", place)
     operation, location = about & 255, about >> 8
     text = "@map" if operation == _MAP else f"@{VECTOR_OPERATIONS[operation]}"
-    place = ""
-    if 0 < location < len(facts.locations):
-        file, line, column = facts.locations[location]
-        place = f"{short_name(file)}:{line}:{column}"
+    place = _place(facts, location)
     if sort == "operation":
         return SpanName(sort, text, place)
     lack, number = Lack(detail & 15), detail >> 4
@@ -162,3 +161,10 @@ def _name(trace: Trace, kind: int, program: int, detail: int, about: int) -> Spa
         Lack.BLOCKED: "waits: its microthread is blocked",
     }[lack]
     return SpanName(sort, f"{text} {what}", place, lack)
+
+
+def _place(facts: ProgramFacts, location: int) -> str:
+    if not 0 < location < len(facts.locations):
+        return ""
+    file, line, column = facts.locations[location]
+    return f"{short_name(file)}:{line}:{column}"

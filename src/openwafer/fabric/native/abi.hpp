@@ -20,13 +20,14 @@ struct PeView {
   int32_t fuel = 0;
   uint16_t x = 0;
   uint16_t y = 0;
-  uint32_t reserved = 0;
+  uint16_t watched_from = 0;
+  uint16_t watched_bytes = 0;
   uint32_t arguments[ARGUMENT_WORDS] = {};
 };
 static_assert(sizeof(PeView) == 48 + 4 * ARGUMENT_WORDS);
 static_assert(offsetof(PeView, clock) == 8 && offsetof(PeView, memory_bytes) == 32 && offsetof(PeView, x) == 40);
 
-enum class DescriptorKind : uint8_t { NONE, MEM1D, MEM4D, FABIN, FABOUT, FIFO };
+enum class DescriptorKind : uint8_t { NONE, MEM1D, MEM4D, FABIN, FABOUT, FIFO, CIRCBUF };
 
 enum DescriptorFlag : uint8_t {
   CONTROL = 1,

@@ -3,8 +3,9 @@
 // Word addresses 0x7f20 + color are route registers, 0x7f40 + color switch registers; the network gives them their
 // meaning. Numbers of our own, as the libraries use them: 0x7d02 the main thread's priority, 0x7d04 and 0x7d05 the state
 // of the active random generator, 0x7d08 and 0x7d09 flushed input and output queues, 0x7d20 + id task priorities,
-// 0x7d60 + 8 n the counter, limit1 and maximum of filter n. Other registers keep what is written to them. A write takes effect in the cycle of the instruction, and a
-// read sees the writes before it in program order.
+// 0x7d60 + 8 n the counter, limit1 and maximum of filter n, 0x7f80 to 0x7f82 the counter of cycles, 0x7f88 whether it
+// counts. Other registers keep what is written to them. A write takes effect in the cycle of the instruction, and a read
+// sees the writes before it in program order.
 #include <cstring>
 
 #include "machine.hpp"
@@ -17,6 +18,7 @@ namespace {
 constexpr uint32_t ROUTES = 0x7f20, SWITCHES = 0x7f40;
 constexpr uint32_t MAIN_PRIORITY = 0x7d02, RANDOM_LOW = 0x7d04, RANDOM_HIGH = 0x7d05;
 constexpr uint32_t FLUSHED_INPUTS = 0x7d08, FLUSHED_OUTPUTS = 0x7d09, TASK_PRIORITIES = 0x7d20;
+constexpr uint32_t COUNTER = 0x7f80, COUNTER_WORDS = 3, COUNTER_CONTROL = 0x7f88;
 constexpr uint32_t FILTERS = 0x7d60, FILTER_REGISTERS = 8;  // of each filter: counter, limit1, maximum, state
 constexpr uint32_t CONFIG_BYTES = 0xfe00;  // byte addresses from here are configuration
 
@@ -31,6 +33,8 @@ uint32_t Pe::config_read(uint32_t address) {
   }
   if (is_route(address)) return machine_.network().read_route(tile_, static_cast<uint8_t>(address - ROUTES));
   if (is_switch(address)) return machine_.network().read_switch(tile_, static_cast<uint8_t>(address - SWITCHES));
+  if (address >= COUNTER && address < COUNTER + COUNTER_WORDS) return counter_word(address - COUNTER);
+  if (address == COUNTER_CONTROL) return counter_on_;
   if (address == MAIN_PRIORITY) return main_priority_;
   if (address == RANDOM_LOW) return elements_.random & 0xffff;
   if (address == RANDOM_HIGH) return elements_.random >> 16;
@@ -64,6 +68,14 @@ void Pe::config_write(uint32_t address, uint32_t value) {
     return;
   }
   const auto merge = [](uint32_t mask, uint32_t bit, bool on) { return on ? mask | 1u << bit : mask & ~(1u << bit); };
+  if (address >= COUNTER && address < COUNTER + COUNTER_WORDS) {
+    if (address == COUNTER) counter_control(2);
+    return;
+  }
+  if (address == COUNTER_CONTROL) {
+    counter_control(word != 0);
+    return;
+  }
   if (address == MAIN_PRIORITY) {
     main_priority_ = word & 3;
     return;

@@ -15,6 +15,11 @@ enum class Opcode : uint8_t { NOP = 0, ADVANCE = 1, RESET = 2, TEARDOWN = 3 };
 inline Opcode leading_opcode(uint32_t payload) { return static_cast<Opcode>((payload >> 22) & 3); }
 inline bool leading_passes_ce(uint32_t payload) { return (payload >> 24) & 1; }
 
+// What `advance_switch` of a fabric output puts behind its last wavelet: SWITCH_ADV, NOCE and no entry point, for the
+// sender's own router, where it ends. Bit 31, which no command uses, tells it from a program's wavelets. Source:
+// "Advancing Switch Positions" of the SDK documentation; public collectives (spcl/spatial-collectives) stall if it goes on.
+constexpr uint32_t OWN_ADVANCE = 0x895f9249;
+
 // The payload without its first command. A NOP with NOCE comes in at the end, as the example allreduce says of a popped
 // teardown (0x9df9249 becomes 0x91f9249).
 inline uint32_t popped(uint32_t payload) {

@@ -1,10 +1,14 @@
 // From what code passes (DSDs, registers, scalars, pointers) to operands: data structure registers and queue bindings.
+#include <algorithm>
+
 #include "machine.hpp"
 #include "pe.hpp"
 
 namespace openwafer {
 
 namespace {
+
+constexpr uint16_t ENDLESS_ROWS = 0xffff;  // a circular buffer goes round until its length is used up
 
 const char* file_name(OperandKind file) {
   switch (file) {
@@ -39,6 +43,20 @@ Status Pe::load_dsr(OperandKind file, uint32_t number, const Descriptor& descrip
   to->loaded = true;
   clock += machine_.timing().dsr_load_cycles;
   return Status::DONE;
+}
+
+void Pe::set_dsr_base(OperandKind file, uint32_t number, uint32_t base) {
+  Dsr* to = dsr(file, number);
+  if (to == nullptr) return;
+  const bool memory = to->descriptor.kind == DescriptorKind::MEM1D || to->descriptor.kind == DescriptorKind::MEM4D ||
+                      to->descriptor.kind == DescriptorKind::CIRCBUF;
+  if (!to->loaded || !memory) {
+    fail(0, std::string("@set_dsr_base_addr changes ") + file_name(file) + " " + std::to_string(number) +
+                ", which holds no memory DSD; load one first with @load_to_dsr");
+    return;
+  }
+  to->descriptor.base = static_cast<uint16_t>(base);
+  to->descriptor.index = 0;
 }
 
 bool Pe::resolve(const OperandArgument& argument, bool destination, uint8_t bytes, Operand& operand, Vector& vector,
@@ -124,6 +142,18 @@ bool Pe::resolve_descriptor(const Descriptor& descriptor, uint8_t bytes, Operand
       operand.length = length;
       return true;
     }
+    case DescriptorKind::CIRCBUF: {  // as a memory vector of rows that all lie on one another
+      const uint16_t words = static_cast<uint16_t>(bytes / 2);
+      operand.kind = Kind::MEMORY;
+      operand.four_dims = true;
+      operand.start = descriptor.base;
+      operand.address = static_cast<uint16_t>(descriptor.base + 2 * descriptor.index);
+      for (uint16_t& extent : operand.extents) extent = ENDLESS_ROWS;
+      operand.extents[3] = static_cast<uint16_t>(descriptor.extents[3] / words);
+      operand.at[3] = static_cast<uint16_t>(descriptor.index / words);
+      operand.strides[3] = bytes;
+      return true;
+    }
     case DescriptorKind::FABIN:
       operand.kind = Kind::FABRIC_IN;
       return bind_input(descriptor.color, descriptor.queue, vector.location, operand.queue);
@@ -144,9 +174,28 @@ bool Pe::resolve_descriptor(const Descriptor& descriptor, uint8_t bytes, Operand
       return true;
     case DescriptorKind::NONE: break;
   }
-  fail(vector.location, std::string("@") + operation_name(vector.operation) +
-                            " has an operand whose DSD was never set; initialise it with @get_dsd");
+  fail(vector.location, std::string("@") + operation_name(vector.operation) + describe_no_descriptor(descriptor));
   return false;
+}
+
+// What stands where a DSD should. The variable is the one with these bytes, if there is only one.
+std::string Pe::describe_no_descriptor(const Descriptor& descriptor) const {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&descriptor);
+  const bool zero = std::all_of(bytes, bytes + sizeof(Descriptor), [](uint8_t byte) { return byte == 0; });
+  std::string text = " has an operand that is no DSD: ";
+  text += zero ? "it was never set, or something has written zeros over " : "something has written over ";
+  const auto holds = [&](const Program::DescriptorPlace& place) {
+    return place.address + sizeof(Descriptor) <= memory_bytes &&
+           std::equal(bytes, bytes + sizeof(Descriptor), memory_.begin() + place.address);
+  };
+  const auto found = std::find_if(program_.descriptors.begin(), program_.descriptors.end(), holds);
+  const auto end = program_.descriptors.end();
+  if (found == end || std::any_of(found + 1, end, holds)) {
+    return text + "it; check the lengths and addresses of what is written to memory";
+  }
+  text += found->name;
+  if (!found->before.empty()) text += ", which lies behind " + found->before + " in memory";
+  return text + "; check the lengths and addresses of what is written there";
 }
 
 bool Pe::bind_automatic(uint8_t color) {
@@ -245,7 +294,14 @@ void Pe::save_registers(Operation& operation) {
   operation.each_operand([&](Operand& operand) {
     if (operand.file == OperandKind::NONE || operand.kind != Kind::MEMORY) return;
     if ((operand.flags & SAVE_ADDRESS) == 0) return;
-    if (Dsr* to = dsr(operand.file, operand.number)) to->descriptor.base = operand.saved_address(operation.done);
+    Dsr* to = dsr(operand.file, operand.number);
+    if (to == nullptr) return;
+    Descriptor& descriptor = to->descriptor;
+    if (descriptor.kind == DescriptorKind::CIRCBUF) {
+      descriptor.index = static_cast<uint16_t>((operand.address - descriptor.base) / 2);
+    } else {
+      descriptor.base = operand.saved_address(operation.done);
+    }
   });
 }
 

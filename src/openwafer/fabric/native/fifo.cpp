@@ -22,6 +22,53 @@ bool Pe::note_shortage(const Operation& operation) {
   return short_of;
 }
 
+// What the FIFOs of an operation that find themselves too empty or too full want of it; of several, what waits comes first.
+Pe::Shortage Pe::shortage(const Operation& operation) const {
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  Shortage found;
+  const auto look = [&](const Operand& operand, uint8_t bytes, bool writes) {
+    if (operand.kind != Kind::FIFO || found.action == FifoAction::SUSPEND) return;
+    const Fifo& fifo = fifos_[operand.queue];
+    if ((writes ? fifo.bytes - fifo.used : fifo.used) >= bytes) return;
+    const FifoAction action = writes ? fifo.full : fifo.empty;
+    if (action != FifoAction::TEST_OR_SUSPEND) found = {action, operand.queue, writes};
+  };
+  look(operation.destination, kernel.destination_bytes, true);
+  for (int i = 0; i < operation.source_count; ++i) look(operation.sources[i], kernel.source_bytes[i], false);
+  return found;
+}
+
+// `issuable`, with the actions of FIFOs: one that ends the operation lets it issue, once more, for nothing.
+uint32_t Pe::ready_elements(const Operation& operation, Cycle cycle) const {
+  if (!fifo_actions_) return issuable(operation, cycle);
+  const FifoAction action = shortage(operation).action;
+  if (action == FifoAction::TEST_OR_SUSPEND) return issuable(operation, cycle);
+  if (action == FifoAction::SUSPEND || operation.ready > cycle) return 0;
+  return operation.thread >= THREADS || ((blocked_threads_ >> operation.thread) & 1) == 0;
+}
+
+// Ends an operation that a FIFO terminates. It counts as complete; how much was left stays in the FIFO's length.
+bool Pe::end_by_fifo(Operation& operation, Cycle cycle) {
+  const Shortage found = shortage(operation);
+  if (found.action != FifoAction::TERMINATE && found.action != FifoAction::FAULT) return false;
+  if (found.action == FifoAction::FAULT) {
+    const std::string state = found.full ? "full" : "empty";
+    fail(operation.vector.location, std::string("@") + operation_name(operation.vector.operation) +
+                                        (found.full ? " pushes to FIFO " : " pops from FIFO ") +
+                                        std::to_string(found.fifo) + ", which is " + state + " and whose ." + state +
+                                        "_action is fault; check before, or choose another action");
+    return true;
+  }
+  note_shortage(operation);
+  const Operand& destination = operation.destination;
+  if (destination.pointer && !operation.asynchronous) {  // keeps its value, as prepare() saw it
+    store(destination.address, kernel_of(operation.vector.operation).destination_bytes, destination.latch,
+          operation.vector.location, operation.vector.operation);
+  }
+  finish(operation, cycle);
+  return true;
+}
+
 void Pe::fifo_push(Fifo& fifo, uint8_t bytes, uint32_t value, Cycle cycle) {
   for (uint8_t i = 0; i < bytes; i += 2) {  // an element may go round the end
     const uint32_t offset = (fifo.head + fifo.used) % fifo.bytes;

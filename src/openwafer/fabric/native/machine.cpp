@@ -12,6 +12,7 @@ Machine::Machine(const Options& options, const TimingTable& table)
       network_(options.width, options.height, options.color_swap, timing_.network),
       pes_(size_t{options.width} * options.height) {
   network_.set_sink(this);
+  network_.set_program(options.left, options.top, options.columns, options.rows);
 }
 
 Tile Machine::tile_of(uint16_t x, uint16_t y) const {
@@ -243,11 +244,18 @@ bool Machine::unfinished() const {
   return std::any_of(pes_.begin(), pes_.end(), [](const auto& pe) { return pe != nullptr && pe->unfinished(); });
 }
 
-std::string Machine::diagnose() const {
+std::string Machine::diagnose(bool unblock) const {
   static constexpr const char* SIDE_NAMES[] = {"west", "east", "south", "north", "ramp", "the ramp to the PE"};
+  const auto sides_of = [](uint8_t mask) {
+    std::string sides;
+    for (int side = 0; side < SIDES; ++side) {
+      if ((mask >> side) & 1) sides += std::string(sides.empty() ? "" : ", ") + SIDE_NAMES[side];
+    }
+    return sides;
+  };
   std::string out;
   for (const auto& pe : pes_) {
-    if (pe != nullptr) pe->describe_waiting(out, cycle_);
+    if (pe != nullptr) pe->describe_waiting(out, cycle_, unblock);
   }
   for (const Network::Held& held : network_.held()) {
     const int x = static_cast<int>(held.tile % options_.width) - static_cast<int>(options_.left);
@@ -255,18 +263,21 @@ std::string Machine::diagnose() const {
     out += "router (" + std::to_string(x) + ", " + std::to_string(y) + "): " + std::to_string(held.count) +
            " wavelets of color " + std::to_string(held.color) + " from " + SIDE_NAMES[held.from];
     switch (held.why) {
-      case Network::Wait::ROOM: {
-        std::string sides;
-        for (int side = 0; side < SIDES; ++side) {
-          if ((held.waits_for >> side) & 1) sides += std::string(sides.empty() ? "" : ", ") + SIDE_NAMES[side];
-        }
+      case Network::Wait::ROOM:
         out += held.from == SIDES || held.waits_for == (1u << RAMP)
                    ? " wait for room in an input queue of the PE that takes this color\n"
-                   : " wait for room towards " + sides + "\n";
+                   : " wait for room towards " + sides_of(held.waits_for) + "\n";
         break;
-      }
       case Network::Wait::SWITCH: out += " come from a side that the switch position does not receive from\n"; break;
       case Network::Wait::TEARDOWN: out += " wait for the color's teardown to end\n"; break;
+      case Network::Wait::OUTSIDE:
+        out += " wait: this place is outside of the program's rectangle and has no route for them; end the route on the "
+               "tile before it\n";
+        break;
+      case Network::Wait::EDGE:
+        out += " wait to leave the fabric at its edge (" + sides_of(held.waits_for) +
+               "), where no port of the host is; end the route here, or open a port\n";
+        break;
     }
   }
   for (const auto& [key, stream] : inward_) {

@@ -43,6 +43,7 @@ class Machine : public RampSink {
   struct Options {
     uint32_t width = 1, height = 1;    // of the fabric
     uint32_t left = 0, top = 0;        // where the program's rectangle lies
+    uint32_t columns = 1, rows = 1;    // of it
     bool wse3 = false;
     bool color_swap = false;
     Jitter jitter = {};
@@ -77,7 +78,8 @@ class Machine : public RampSink {
   // Words that the PE has sent on a streaming color, at most `count`; what is missing stays wanted, and until the host
   // wants words only as many leave the PE as a router's buffer holds.
   size_t receive_stream(uint16_t x, uint16_t y, uint8_t color, uint32_t* words, size_t count);
-  std::string diagnose() const;
+  // What waits, and for what. Without `unblock` a function that has done all but unblock the commands is not told.
+  std::string diagnose(bool unblock) const;
   const std::string& failure() const { return failure_; }
   uint64_t hops() const { return network_.hops(); }
 

@@ -27,7 +27,8 @@ Program make_program(const std::string& name, const std::vector<uintptr_t>& entr
                      const std::vector<std::string>& entry_names, uint32_t frame_bytes, nb::bytes memory,
                      uint32_t memory_bytes, const std::vector<uint32_t>& costs,
                      const std::vector<uint64_t>& constants, const std::vector<std::string>& strings,
-                     const std::vector<std::tuple<std::string, int, int>>& locations, int half) {
+                     const std::vector<std::tuple<std::string, int, int>>& locations, int half,
+                     const std::vector<std::tuple<uint32_t, std::string, std::string>>& descriptors) {
   Program program;
   program.name = name;
   for (const uintptr_t entry : entries) program.entries.push_back(reinterpret_cast<EntryFunction>(entry));
@@ -42,6 +43,7 @@ Program make_program(const std::string& name, const std::vector<uintptr_t>& entr
   program.strings = strings;
   for (const auto& [file, line, column] : locations) program.locations.push_back({file, line, column});
   program.half = static_cast<HalfFormat>(half);
+  for (const auto& [address, own, before] : descriptors) program.descriptors.push_back({address, own, before});
   return program;
 }
 
@@ -89,8 +91,9 @@ void preload(Program& program, int file, uint8_t number, nb::bytes descriptor, n
 }
 
 RouteConfig make_route(uint8_t rx, uint8_t tx, const std::vector<std::tuple<bool, int, int>>& positions,
-                       uint8_t position, bool ring, int pop, bool teardown, bool swap_x, bool swap_y) {
+                       uint8_t position, bool ring, int pop, bool teardown, bool swap_x, bool swap_y, bool messages) {
   RouteConfig route;
+  route.messages = messages;
   route.rx = rx;
   route.tx = tx;
   for (size_t i = 0; i < 3; ++i) {
@@ -189,7 +192,8 @@ void bind_machine(nb::module_& m) {
 
   nb::class_<Program>(m, "NativeProgram")
       .def_static("make", &make_program, "name"_a, "entries"_a, "entry_names"_a, "frame_bytes"_a, "memory"_a,
-                  "memory_bytes"_a, "costs"_a, "constants"_a, "strings"_a, "locations"_a, "half"_a)
+                  "memory_bytes"_a, "costs"_a, "constants"_a, "strings"_a, "locations"_a, "half"_a,
+                  "descriptors"_a)
       .def("bind_task", &bind_task, "kind"_a, "id"_a, "entry"_a, "parameters"_a, "active"_a, "blocked"_a, "high"_a,
            "name"_a)
       .def("add_queue",
@@ -197,9 +201,15 @@ void bind_machine(nb::module_& m) {
              p.queues.push_back({input, number, color, priority});
              if (input) p.control_offset.at(number) = control_offset;
            })
+      .def("rotate",
+           [](Program& p, uint8_t id, uint16_t limit, uint16_t start, uint8_t control) {
+             p.data.at(id).rotation = {true, limit, start, control};
+           })
       .def("add_fifo",
-           [](Program& p, uint8_t number, uint16_t address, uint16_t bytes, int push, int pop) {
-             p.fifos.push_back({number, address, bytes, push, pop});
+           [](Program& p, uint8_t number, uint16_t address, uint16_t bytes, int push, int pop, uint8_t empty,
+              uint8_t full) {
+             p.fifos.push_back({number, address, bytes, push, pop, static_cast<FifoAction>(empty),
+                                static_cast<FifoAction>(full)});
            })
       .def("preload", &preload)
       .def("open", [](Program& p, uint8_t channel) { p.open_channels |= 1u << channel; })
@@ -208,19 +218,19 @@ void bind_machine(nb::module_& m) {
 
   nb::class_<Machine>(m, "NativeMachine")
       .def("__init__",
-           [](Machine* self, uint32_t width, uint32_t height, uint32_t left, uint32_t top, bool wse3, bool color_swap,
-              const TimingTable& timing, uint32_t jitter) {
-             new (self) Machine({width, height, left, top, wse3, color_swap, {jitter}}, timing);
+           [](Machine* self, uint32_t width, uint32_t height, uint32_t left, uint32_t top, uint32_t columns,
+              uint32_t rows, bool wse3, bool color_swap, const TimingTable& timing, uint32_t jitter) {
+             new (self) Machine({width, height, left, top, columns, rows, wse3, color_swap, {jitter}}, timing);
            },
-           "width"_a, "height"_a, "left"_a, "top"_a, "wse3"_a, "color_swap"_a, "timing"_a, "jitter"_a)
+           "width"_a, "height"_a, "left"_a, "top"_a, "columns"_a, "rows"_a, "wse3"_a, "color_swap"_a, "timing"_a, "jitter"_a)
       .def("add_program", [](Machine& machine, const Program& program) { return machine.add_program(program); })
       .def("place", &Machine::place)
       .def("configure",
            [](Machine& machine, uint16_t x, uint16_t y, uint8_t color, uint8_t rx, uint8_t tx,
               const std::vector<std::tuple<bool, int, int>>& positions, uint8_t position, bool ring, int pop,
-              bool teardown, bool swap_x, bool swap_y) {
+              bool teardown, bool swap_x, bool swap_y, bool messages) {
              machine.configure(x, y, color,
-                               make_route(rx, tx, positions, position, ring, pop, teardown, swap_x, swap_y));
+                               make_route(rx, tx, positions, position, ring, pop, teardown, swap_x, swap_y, messages));
            })
       .def("set_filter",
            [](Machine& machine, uint16_t x, uint16_t y, uint8_t color, int kind, bool data, bool control,
@@ -287,7 +297,7 @@ void bind_machine(nb::module_& m) {
              words.resize(machine.receive_stream(x, y, color, words.data(), count));
              return words_of(std::move(words));
            })
-      .def("diagnose", &Machine::diagnose)
+      .def("diagnose", &Machine::diagnose, "unblock"_a = true)
       .def("prints",
            [](Machine& machine) {
              std::vector<std::tuple<Cycle, uint16_t, uint16_t, std::string>> lines;

@@ -106,6 +106,9 @@ class NetworkProbe final : public RampSink {
   void stream(uint32_t x, uint32_t y, uint8_t color, uint64_t count, Cycle start) {
     add({tile(x, y), checked(color), start, {}, 0, count});
   }
+  void set_program(uint32_t left, uint32_t top, uint32_t width, uint32_t height) {
+    network_.set_program(left, top, width, height);
+  }
   void listen(uint32_t x, uint32_t y, uint8_t color, uint32_t depth, uint32_t every, bool record) {
     queue_of_[size_t{tile(x, y)} * COLORS + checked(color)] = static_cast<int32_t>(queues_.size());
     queues_.push_back(Queue{tile(x, y), color, depth, every, record, 0, 0, {}});
@@ -150,7 +153,7 @@ class NetworkProbe final : public RampSink {
   std::vector<std::tuple<uint32_t, uint32_t, uint8_t, int, uint32_t, uint8_t, std::string>> held() const {
     std::vector<std::tuple<uint32_t, uint32_t, uint8_t, int, uint32_t, uint8_t, std::string>> found;
     for (const Network::Held& held : network_.held()) {
-      constexpr const char* whys[] = {"room", "switch", "teardown"};
+      constexpr const char* whys[] = {"room", "switch", "teardown", "outside", "edge"};
       found.emplace_back(held.tile % width_, held.tile / width_, held.color, held.from, held.count, held.waits_for,
                          whys[static_cast<size_t>(held.why)]);
     }
@@ -285,6 +288,7 @@ void bind_network(nb::module_& m) {
       .def("configure", &NetworkProbe::configure, "x"_a, "y"_a, "color"_a, "rx"_a, "tx"_a, nb::kw_only(),
            "positions"_a = nb::list(), "position"_a = 0, "ring"_a = false, "pop"_a = 0, "teardown"_a = false,
            "swap_x"_a = false, "swap_y"_a = false)
+      .def("set_program", &NetworkProbe::set_program, "left"_a, "top"_a, "width"_a, "height"_a)
       .def("set_filter", &NetworkProbe::set_filter, "x"_a, "y"_a, "color"_a, "kind"_a, nb::kw_only(), "counter"_a = 0,
            "limit1"_a = 0, "limit2"_a = nb::none(), "minimum"_a = 0, "maximum"_a = 0, "count_data"_a = true,
            "count_control"_a = false, "filter_control"_a = false)

@@ -49,6 +49,16 @@ Network::~Network() = default;
 
 void Network::set_sink(RampSink* sink) { state_->sink = sink; }
 
+void Network::set_program(uint32_t left, uint32_t top, uint32_t width, uint32_t height) {
+  state_->program = Rectangle{left, top, width, height};
+}
+
+bool Network::State::outside(Tile tile) const {
+  if (!program) return false;
+  const uint32_t x = tile % width, y = tile / width;  // left of the rectangle, the differences are large
+  return x - program->left >= program->width || y - program->top >= program->height;
+}
+
 uint32_t Network::State::slot_at(Tile tile, uint8_t color) const {
   const uint32_t index = router_of[tile];
   if (index == NONE) return NONE;
@@ -156,10 +166,11 @@ uint32_t Network::State::resolve(uint32_t slot, Side side) {
   }
   const uint32_t to = neighbour(tile, side);
   if (to == NONE) {
-    fail(tile, color, side);
+    if (!program) fail(tile, color, side);
     return NONE;
   }
   std::array<uint32_t, 2> found = receivers(to, color, opposite(side));
+  if (found[0] == NONE && outside(to)) found[0] = make_slot(to, color);
   for (uint32_t& receiver : found) {
     if (receiver == NONE) continue;
     receiver = input_buffer(receiver, opposite(side));

@@ -90,6 +90,7 @@ struct RouteConfig {
   PopMode pop = PopMode::NO_POP;
   Filter filter;
   bool teardown = false, swap_x = false, swap_y = false;
+  bool messages = false;  // tx does not count: the first wavelet of each message says where it goes
 };
 
 class Network {
@@ -98,6 +99,10 @@ class Network {
   ~Network();
 
   void set_sink(RampSink* sink);
+  // Where the program lies. A wavelet that leaves it is held: by the first router outside, which has no routes, or at the
+  // fabric's edge by the last one inside. Without a program, and anywhere inside of it, a wavelet without a route is a
+  // failure, and so is one at an edge without a port.
+  void set_program(uint32_t left, uint32_t top, uint32_t width, uint32_t height);
   // Whether the sink is told of every passage; no trains are formed then, which changes speed and no result.
   void observe(bool observed);
   // Sets or replaces a color's route; wavelets in its buffers stay.
@@ -134,18 +139,22 @@ class Network {
   uint16_t read_switch(Tile tile, uint8_t color) const;
   void write_switch(Tile tile, uint8_t color, uint16_t value, Cycle cycle);
   void exit_teardown(Tile tile, uint8_t color, Cycle cycle);
+  // Whether the color's route is one of messages.
+  bool carries_messages(Tile tile, uint8_t color) const;
   // The filter of a color's route, to be read and changed in place at once; null without a route.
   Filter* filter(Tile tile, uint8_t color);
 
   // --- what is going on: for errors, diagnosis of stalls, traces ---
-  enum class Wait : uint8_t { ROOM, SWITCH, TEARDOWN };
+  enum class Wait : uint8_t { ROOM, SWITCH, TEARDOWN, OUTSIDE, EDGE };
   struct Held {  // a wavelet that cannot go on
     Tile tile;
     uint8_t color;
     Side from;          // SIDES: on the ramp, where it waits for the CE
     uint32_t count;     // wavelets in that buffer
-    uint8_t waits_for;  // ROOM: mask of sides without room; else 0
-    Wait why;           // ROOM; SWITCH: the route takes nothing from that side now; TEARDOWN: the color is stalled
+    uint8_t waits_for;  // ROOM, EDGE: mask of sides without room, or without a router; else 0
+    // ROOM; SWITCH: the route takes nothing from that side now; TEARDOWN: the color is stalled; OUTSIDE: it has left the
+    // program, and this router has no route; EDGE: the fabric ends here
+    Wait why;
   };
   std::vector<Held> held() const;
   struct Failure {  // a wavelet without a route

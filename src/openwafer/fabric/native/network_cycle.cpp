@@ -161,7 +161,11 @@ void Network::State::step(uint32_t index) {
 // Finds where the wavelet goes, and whether all of that has room.
 bool Network::State::has_way(Request& request) {
   const uint32_t at = request.slot;
-  const uint8_t tx = slots[at].tx;
+  if (request.head.ready & CONTROL && request.head.data == OWN_ADVANCE) return true;  // it goes nowhere
+  const bool message = slots[at].bits & MESSAGES;
+  const uint8_t input = buffers[request.buffer].input;
+  const uint8_t tx = message ? message_sides(slots[at], input, request.head.data) : slots[at].tx;
+  if (message && message_waits(slots[at], input, tx)) return false;
   if (tx == 0) {
     fail(tile_of(slots[at]), slots[at].color, SIDES);
     return false;
@@ -195,7 +199,9 @@ void Network::State::move(const Request& request) {
   }
   take(request.buffer);
   if (request.counts) count_wavelet(extras[slots[request.slot].extra].filter, control);
-  const uint32_t sent = control ? obey(request.slot, request.head.data) : request.head.data;
+  const bool message = slots[request.slot].bits & MESSAGES;
+  const bool last = message && message_moves(request.slot, buffers[request.buffer].input, request.sides, request.head.data);
+  const uint32_t sent = control && !message ? obey(request.slot, request.head.data) : request.head.data;
 
   const Slot& slot = slots[request.slot];
   for (uint32_t links = request.sides & LINKS; links;) {
@@ -215,7 +221,7 @@ void Network::State::move(const Request& request) {
   if (request.port != NONE) {
     ports[request.port].words.push_back({request.head.data, slot.color, control});
   } else {
-    down_ramp(slot, request.head.data, control);
+    down_ramp(slot, request.head.data, control || last);
   }
 }
 

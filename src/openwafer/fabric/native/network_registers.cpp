@@ -49,6 +49,7 @@ void Network::State::refresh(Slot& slot) {
     if (position.tx & SIDE_MASK) slot.tx = position.tx & SIDE_MASK;
   }
   slot.open = slot.bits & STALLED ? 0 : slot.rx | bit(HOST);
+  if (slot.bits & MESSAGES) slot.tx = 0;
   const auto one_link = [](uint8_t mask) { return mask && !(mask & (mask - 1)) && mask < bit(RAMP); };
   const bool plain = timing.trains && !timing.jitter && timing.buffer_wavelets > timing.hop_cycles && one_link(slot.rx) &&
                      one_link(slot.tx) && slot.pop == PopMode::NO_POP && slot.extra == NONE &&
@@ -90,6 +91,10 @@ void Network::configure(Tile tile, uint8_t color, const RouteConfig& route) {
   set(slot.bits, SWAP_Y, route.swap_y);
   set(slot.bits, STALLED, route.teardown);
   set(slot.bits, FILTERED, route.filter.kind != FilterKind::NONE);
+  if (route.messages) {
+    state.extra(index);
+    set(slot.bits, MESSAGES, true);
+  }
   state.refresh(slot);
   const uint32_t router = slot.router;
   if (route.filter.kind != FilterKind::NONE) {

@@ -16,6 +16,16 @@ const char* name(Side side) {
 
 }  // namespace
 
+// The sides of its route where the fabric ends and no port is.
+uint8_t Network::State::over_edge(const Slot& slot) const {
+  uint8_t sides = 0;
+  for (uint8_t side = WEST; side <= NORTH; side++) {
+    const bool port = slot.extra != NONE && extras[slot.extra].port_out[side] != NONE;
+    if (slot.tx & bit(side) && !port && neighbour(tile_of(slot), static_cast<Side>(side)) == NONE) sides |= bit(side);
+  }
+  return sides;
+}
+
 std::vector<Network::Held> Network::held() const {
   const State& state = *state_;
   std::vector<Held> found;
@@ -37,18 +47,23 @@ std::vector<Network::Held> Network::held() const {
       const Slot& slot = state.slots[at];
       uint8_t full = 0;
       for (uint8_t side = WEST; side <= NORTH; side++) {
-        if (slot.tx & bit(side) && is_full(slot.out[side])) full |= bit(side);
+        if ((slot.tx | (slot.bits & MESSAGES ? 15 : 0)) & bit(side) && is_full(slot.out[side])) full |= bit(side);
       }
+      const uint8_t edge = state.over_edge(slot);
       const bool ramp_full = slot.stage != NONE && state.buffers[slot.stage].count > 0;
-      if (slot.tx & bit(RAMP) && (ramp_full || !state.sink->has_room(tile, color))) full |= bit(RAMP);
+      if ((slot.tx & bit(RAMP) || slot.bits & MESSAGES) && (ramp_full || !state.sink->has_room(tile, color))) full |= bit(RAMP);
       for (uint8_t input = 0; input < INPUTS; input++) {
         if (!(slot.filled & bit(input))) continue;
         const uint32_t buffer = input == HOST ? state.extras[slot.extra].host : slot.in[input];
         const Side from = input == HOST ? RAMP : static_cast<Side>(input);
         if (slot.bits & STALLED) {
           add(slot, buffer, from, 0, Wait::TEARDOWN);
+        } else if (!State::routed(slot) && state.outside(tile)) {
+          add(slot, buffer, from, 0, Wait::OUTSIDE);
         } else if (!(slot.open & bit(input))) {
           add(slot, buffer, from, 0, Wait::SWITCH);
+        } else if (edge) {
+          add(slot, buffer, from, edge, Wait::EDGE);
         } else {
           add(slot, buffer, from, full, Wait::ROOM);
         }

@@ -56,6 +56,7 @@ enum SlotBit : uint8_t {
   POINT_TO_POINT = 16,  // kept for readers of the register; changes nothing here
   FILTERED = 32,
   PLAIN = 64,  // one link to one link, and nothing that could change or look at a wavelet
+  MESSAGES = 128,  // the first wavelet of each message says where all of it goes: see network_messages.cpp
 };
 
 struct Slot {
@@ -99,6 +100,11 @@ struct Port {
 
 struct Extra {
   Filter filter;
+  struct Message {
+    uint8_t left = 0;  // wavelets that have not passed; 0: there is none under way
+    uint8_t sides = 0;
+  };
+  std::array<Message, INPUTS> messages;  // by input
   uint32_t host = NONE;  // the buffer of HOST
   std::array<uint32_t, SIDES> port_in, port_out;
   Extra() {
@@ -125,6 +131,11 @@ struct Train {
   Cycle arrival(Cycle hop) const { return cars[first].ready + (stretch.size() - 1) * hop; }
 };
 
+// Of tiles; a program's place.
+struct Rectangle {
+  uint32_t left = 0, top = 0, width = 0, height = 0;
+};
+
 struct Delivery {
   Tile tile;
   Wavelet wavelet;
@@ -136,6 +147,7 @@ struct Network::State {
   NetworkTiming timing;
   uint32_t stride, wrap;  // entries of a buffer in memory, a power of two, and that less one
   RampSink* sink = nullptr;
+  std::optional<Rectangle> program;
   bool observed = false;
 
   std::vector<uint32_t> router_of;  // by tile
@@ -168,6 +180,7 @@ struct Network::State {
   uint32_t make_buffer(uint32_t slot, uint8_t input);
   uint32_t input_buffer(uint32_t slot, uint8_t input);
   uint32_t neighbour(Tile tile, Side side) const;
+  bool outside(Tile tile) const;  // of the program
   Extra& extra(uint32_t slot);
   // The slots that receive `color` by `input` at `tile`: by color swap another one, or two, or none.
   std::array<uint32_t, 2> receivers(Tile tile, uint8_t color, uint8_t input) const;
@@ -177,6 +190,7 @@ struct Network::State {
   void wake_port(uint32_t port);
   void touched(Cycle cycle);
   void fail(Tile tile, uint8_t color, Side side);
+  uint8_t over_edge(const Slot& slot) const;  // network_report.cpp
   Tile tile_of(const Slot& slot) const { return routers[slot.router].tile; }
 
   // --- network_registers.cpp: a route ---
@@ -184,6 +198,11 @@ struct Network::State {
   bool advance(Slot& slot);
   // A color in teardown may get its route later.
   static bool routed(const Slot& slot) { return slot.base_rx | slot.base_tx | (slot.bits & STALLED); }
+
+  // --- network_messages.cpp ---
+  uint8_t message_sides(const Slot& slot, uint8_t input, uint32_t data) const;
+  bool message_waits(const Slot& slot, uint8_t input, uint8_t sides) const;
+  bool message_moves(uint32_t slot, uint8_t input, uint8_t sides, uint32_t data);
 
   // --- network_trains.cpp ---
   bool leads_to_one(uint32_t slot, Side side) const;

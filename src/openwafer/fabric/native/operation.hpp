@@ -73,7 +73,8 @@ struct Operation {
   bool fold = false;          // the first source is the value that the destination holds
   bool uses_fabric = false;   // the fabric or a FIFO: can wait
   uint16_t width = 1;         // elements a cycle
-  uint8_t group_cycles = 1;   // cycles a group of `width` elements takes
+  double owed = 0;            // parts of a cycle that its writes have held it up
+  uint8_t group_cycles = 1;   // cycles that a group of elements takes without a conflict of banks
   uint8_t priority = 1;       // 1 low, 2 medium, 3 high
   uint32_t remaining = 0;     // elements, or ENDLESS
   uint32_t done = 0;          // elements
@@ -85,6 +86,11 @@ struct Operation {
 
   template <class F>
   void each_operand(F&& visit) {
+    visit(destination);
+    for (int i = 0; i < source_count; ++i) visit(sources[i]);
+  }
+  template <class F>
+  void each_operand(F&& visit) const {
     visit(destination);
     for (int i = 0; i < source_count; ++i) visit(sources[i]);
   }

@@ -1,7 +1,8 @@
 // One processing element: memory, registers, queues, threads, and the main thread that runs tasks.
 //
 // Scalar code runs ahead of the machine's cycle (`clock` of the view); whatever others can see of it, and every
-// operation that can wait, takes place when the machine has come to that cycle. The parts stand in files of their own:
+// operation that can wait, takes place when the machine has come to that cycle. What it stores to memory that a
+// microthread still has to read, the microthread sees from that cycle on (shadow.cpp). The parts stand in files of their own:
 // scheduler.cpp (tasks), dsr.cpp (operands), vector.cpp (starting and ending operations), thread.cpp (who issues in a
 // cycle), elements.cpp (arithmetic), fifo.cpp, map.cpp, config.cpp, runtime.cpp (the functions that code calls).
 #pragma once
@@ -16,6 +17,7 @@
 #include "operation.hpp"
 #include "program.hpp"
 #include "queue.hpp"
+#include "shadow.hpp"
 #include "trace.hpp"
 
 namespace openwafer {
@@ -52,13 +54,14 @@ class Pe : public PeView {
   // The main thread waits in an operation, or the host's commands do: nothing that a finished program leaves.
   bool unfinished() const;
   void trace_open_waits(Cycle cycle);
-  void describe_waiting(std::string& text, Cycle cycle) const;
+  void describe_waiting(std::string& text, Cycle cycle, bool unblock) const;
 
   // --- the program's side (runtime.cpp) ---
   Status vector(const Vector& vector, const OperandArgument* operands);
   void vector_id(uint32_t which, uint32_t id) { said_ids_[which % 3] = static_cast<uint8_t>(id); }
   bool vector_complete() const { return complete_; }
   Status load_dsr(OperandKind file, uint32_t number, const Descriptor& descriptor, const Vector* vector);
+  void set_dsr_base(OperandKind file, uint32_t number, uint32_t base);
   Status map_begin(const OperandArgument* operands, const uint8_t* types, uint32_t location);
   Status map_next(uint8_t* more);
   uint32_t map_read(uint32_t operand);
@@ -81,6 +84,7 @@ class Pe : public PeView {
   void fail(uint32_t location, const std::string& what);
   void trap(Trap kind, uint32_t location, uint64_t first, uint64_t second);
   std::string place(uint32_t location) const;
+  void keep_old(uint32_t address, uint32_t bytes);
 
   Machine& machine() { return machine_; }
   const Program& program() const { return program_; }
@@ -115,6 +119,12 @@ class Pe : public PeView {
     uint32_t read_length = 0, write_length = 0;
     uint16_t needs_data = 0, needs_space = 0;  // bytes that an operation lacked; 0: none did
     int activate_push = -1, activate_pop = -1;
+    FifoAction empty = FifoAction::TEST_OR_SUSPEND, full = FifoAction::TEST_OR_SUSPEND;
+  };
+  struct Shortage {
+    FifoAction action = FifoAction::TEST_OR_SUSPEND;
+    uint8_t fifo = 0;
+    bool full = false;  // else empty
   };
   struct Dsr {
     Descriptor descriptor;
@@ -149,6 +159,7 @@ class Pe : public PeView {
   };
   bool choose(Cycle cycle, Choice& choice);
   bool choose_any(Cycle cycle, Choice& choice);
+  const TaskBinding& entered(uint32_t point) const;
   bool candidate(int id, Cycle cycle, Choice& choice);
   bool may_have_candidate() const;
   bool has_candidate(Cycle cycle);
@@ -167,11 +178,13 @@ class Pe : public PeView {
   bool bind_output(uint8_t color, uint8_t queue, uint32_t location, Operand& operand);
   bool bind_automatic(uint8_t color);
   void save_registers(Operation& operation);
+  std::string describe_no_descriptor(const Descriptor& descriptor) const;
 
   // vector.cpp
   void fill_ids(Vector& vector) const;
   bool prepare(Operation& operation);
   void run_at_once(Operation& operation);
+  uint32_t write_stall(Operation& operation, uint32_t elements, Cycle cycles) const;
   bool bulk_operand(Operation& operation, Operand& operand, uint8_t bytes, Run& run);
   bool start_thread(Operation& operation, Cycle cycle);
   void issue_first(uint32_t setup, Cycle cycle);
@@ -197,8 +210,14 @@ class Pe : public PeView {
   void drain(Cycle cycle);
   bool queue_in_use(uint8_t queue) const;
 
+  // shadow.cpp
+  void watch_sources();
+
   // fifo.cpp
   bool note_shortage(const Operation& operation);
+  Shortage shortage(const Operation& operation) const;
+  uint32_t ready_elements(const Operation& operation, Cycle cycle) const;
+  bool end_by_fifo(Operation& operation, Cycle cycle);
   void fifo_push(Fifo& fifo, uint8_t bytes, uint32_t value, Cycle cycle);
   uint32_t fifo_pop(Fifo& fifo, uint8_t bytes, Cycle cycle);
 
@@ -233,12 +252,16 @@ class Pe : public PeView {
   Tile tile_;
   Main main_ = Main::IDLE;
   bool output_blocked_ = false;
+  Cycle next_send_ = 0;   // the core sends nothing before
+  double send_owed_ = 0;  // parts of a cycle, over the wavelets that it has sent one behind the other
   bool commands_blocked_ = false;
   bool counter_on_ = false;
   uint8_t main_priority_ = 0;  // 0 between low and medium microthreads, 1 medium, 2 between medium and high, 3 high
   uint8_t flushed_inputs_ = 0, flushed_outputs_ = 0;
   uint16_t empty_handlers_ = 0;  // of flushed queues that have not run; output queues from bit 8
+  uint16_t rotations_[THREADS] = {};  // starts of data tasks that rotate, by input queue
   bool complete_ = true;         // the last synchronous operation was not cut short by a FIFO
+  bool fifo_actions_ = false;    // a FIFO has actions of its own for operations that find it empty or full
   uint8_t said_ids_[3] = {};     // end_id, control_id and thread of the operation that follows
   uint8_t last_started_ = 0;
   uint8_t last_thread_ = MAIN_THREAD, last_output_ = 0;
@@ -268,6 +291,7 @@ class Pe : public PeView {
   std::vector<Fifo> fifos_;
   std::vector<Event> events_;  // by cycle, in order
   std::unique_ptr<Map> map_;
+  std::unique_ptr<Shadow> shadow_;
   std::unique_ptr<std::deque<Command>> commands_;
   std::vector<std::pair<uint16_t, uint16_t>> registers_;  // configuration without a meaning to the machine: kept
   std::vector<uint8_t> filters_;  // the color of each filter, by its number

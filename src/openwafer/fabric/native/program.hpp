@@ -18,12 +18,23 @@ constexpr int NO_ENTRY_POINT = 31;  // a control wavelet that starts no task
 // How a wavelet's 32 bits become the arguments of a task.
 enum class Parameters : uint8_t { NONE, WORD, HALF, HALVES };
 
+// What an empty FIFO does to an operation that pops, and a full one to an operation that pushes.
+enum class FifoAction : uint8_t { TEST_OR_SUSPEND, TERMINATE, SUSPEND, FAULT };
+
+// In place of every data task that finds the counter at `limit`, a control task starts and the counter begins at 0.
+struct Rotation {
+  bool on = false;
+  uint16_t limit = 0, start = 0;
+  uint8_t control = 0;
+};
+
 struct TaskBinding {
   EntryFunction entry = nullptr;
   Parameters parameters = Parameters::NONE;
   bool high_priority = false;
   uint32_t number = 0;  // of the entry
   std::string name;
+  Rotation rotation;  // data tasks of the WSE-3
 };
 
 struct Location {
@@ -43,6 +54,11 @@ struct Program {
   std::vector<std::string> strings;
   std::vector<Location> locations;
   HalfFormat half = HalfFormat::F16;
+  struct DescriptorPlace {
+    uint32_t address = 0;
+    std::string name, before;  // of the variable, and of the one that lies before it
+  };
+  std::vector<DescriptorPlace> descriptors;  // variables that hold a DSD, for errors
 
   std::array<TaskBinding, TASK_IDS> local, data;
   std::array<TaskBinding, CONTROL_IDS> control;
@@ -63,6 +79,7 @@ struct Program {
     uint8_t number = 0;
     uint16_t address = 0, bytes = 0;
     int activate_push = -1, activate_pop = -1;
+    FifoAction empty = FifoAction::TEST_OR_SUSPEND, full = FifoAction::TEST_OR_SUSPEND;
   };
   std::vector<FifoBinding> fifos;
   struct PreloadBinding {

@@ -52,7 +52,9 @@ void Pe::trap(Trap kind, uint32_t location, uint64_t first, uint64_t second) {
     case Trap::DIVISION: fail(location, "a division by zero; check the divisor first"); return;
     case Trap::UNREACHABLE: fail(location, "code that was declared unreachable was reached"); return;
     case Trap::STACK:
-      fail(location, "the stack needs " + a + " bytes but has " + b + "; make local arrays global, or calls less deep");
+      fail(location, "the stack of " + std::to_string(second & 0xffffffff) + " bytes is full: this call of `" +
+                         program_.strings.at(second >> 32) + "` needs " + a +
+                         " more; make the recursion less deep or its local arrays global, or write it as a loop");
       return;
     case Trap::SHIFT:
       fail(location, "a shift by " + a + " bits of a value that has " + b + "; shift by less than its width");
@@ -120,7 +122,7 @@ void Pe::describe_operation(std::string& out, const Operation& operation, Cycle 
   out += waits.empty() ? " can go on" : " waits: " + waits;
 }
 
-void Pe::describe_waiting(std::string& out, Cycle cycle) const {
+void Pe::describe_waiting(std::string& out, Cycle cycle, bool unblock) const {
   std::string mine;
   const auto line = [&](const std::string& what) { mine += "  " + what + "\n"; };
   if (main_ == Main::WAIT_OPERATION || main_ == Main::WAIT_ISSUE) {
@@ -147,6 +149,7 @@ void Pe::describe_waiting(std::string& out, Cycle cycle) const {
     if (queue.count() == 0 || queue_in_use(static_cast<uint8_t>(i))) continue;
     std::string what = "input queue " + std::to_string(i) + " (color " + std::to_string(queue.color) + ") holds " +
                        std::to_string(queue.count()) + " of " + std::to_string(queue.depth()) + " wavelets";
+    if (queue.front().wavelet.control) what += ", first a control wavelet,";
     what += channel_open(static_cast<uint8_t>(i)) ? " that no task or operation takes"
                                                   : ", but its channel is blocked and no operation reads it";
     line(what);
@@ -162,7 +165,7 @@ void Pe::describe_waiting(std::string& out, Cycle cycle) const {
       line("color " + std::to_string(color) + " is in teardown, and no handler runs for it; see @set_teardown_handler");
     }
   }
-  if (commands_ != nullptr && (!commands_->empty() || commands_blocked_)) {
+  if (commands_ != nullptr && (!commands_->empty() || (commands_blocked_ && unblock))) {
     const std::string waiting = std::to_string(commands_->size()) + " commands of the host wait";
     line(!commands_blocked_       ? waiting
          : commands_->empty() ? "the command of the host that runs has not called unblock_cmd_stream()"

@@ -75,6 +75,9 @@ static int32_t ow_load_dsr(PeView* pe, uint32_t file, uint32_t number, const Des
                            const Vector* vector) {
   return static_cast<int32_t>(self(pe).load_dsr(static_cast<OperandKind>(file), number, *descriptor, vector));
 }
+static void ow_set_dsr_base(PeView* pe, uint32_t file, uint32_t number, uint32_t base) {
+  self(pe).set_dsr_base(static_cast<OperandKind>(file), number, base);
+}
 static int32_t ow_map_begin(PeView* pe, const OperandArgument* operands, const uint8_t* types, uint32_t location) {
   return static_cast<int32_t>(self(pe).map_begin(operands, types, location));
 }
@@ -123,6 +126,7 @@ static void ow_poll(PeView* pe) {
   }
   if (me.machine().failed()) std::longjmp(me.machine().trap_point(), 1);
 }
+static void ow_watch(PeView* pe, uint32_t address, uint32_t bytes) { self(pe).keep_old(address, bytes); }
 static float ow_half_to_single(PeView*, uint32_t bits, uint32_t format) {
   return half_to_float(bits, static_cast<HalfFormat>(format));
 }
@@ -137,6 +141,7 @@ std::map<std::string, uintptr_t> runtime_addresses() {
   return {
       OPENWAFER_FUNCTION(ow_vector),         OPENWAFER_FUNCTION(ow_vector_id),
       OPENWAFER_FUNCTION(ow_vector_complete), OPENWAFER_FUNCTION(ow_load_dsr),
+      OPENWAFER_FUNCTION(ow_set_dsr_base),
       OPENWAFER_FUNCTION(ow_map_begin),      OPENWAFER_FUNCTION(ow_map_next),
       OPENWAFER_FUNCTION(ow_map_read),       OPENWAFER_FUNCTION(ow_map_write),
       OPENWAFER_FUNCTION(ow_task),           OPENWAFER_FUNCTION(ow_config_read),
@@ -147,6 +152,7 @@ std::map<std::string, uintptr_t> runtime_addresses() {
       OPENWAFER_FUNCTION(ow_unblock_commands), OPENWAFER_FUNCTION(ow_print),
       OPENWAFER_FUNCTION(ow_trace),          OPENWAFER_FUNCTION(ow_trap),
       OPENWAFER_FUNCTION(ow_fail),           OPENWAFER_FUNCTION(ow_poll),
+      OPENWAFER_FUNCTION(ow_watch),
       OPENWAFER_FUNCTION(ow_half_to_single), OPENWAFER_FUNCTION(ow_single_to_half),
   };
 #undef OPENWAFER_FUNCTION

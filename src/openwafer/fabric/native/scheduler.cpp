@@ -104,6 +104,14 @@ bool Pe::channel_open(uint8_t queue) const {
   return channel >= 0 && channel < TASK_IDS && ((open_channels_ >> channel) & 1);
 }
 
+// The task that a control wavelet's entry point names. All tasks of a WSE-2 are in one table, and programs for SDK 1.0 to
+// 1.2 name a data task by its color.
+const TaskBinding& Pe::entered(uint32_t point) const {
+  const TaskBinding& task = program_.control[point];
+  if (task.entry != nullptr || machine_.wse3() || point >= TASK_IDS) return task;
+  return program_.data[point].entry != nullptr ? program_.data[point] : program_.local[point];
+}
+
 bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
   if (id == COMMAND) {
     if (commands_ == nullptr || commands_->empty() || commands_blocked_) return false;
@@ -142,14 +150,21 @@ bool Pe::candidate(int id, Cycle cycle, Choice& choice) {
   if (!wavelet.control) {
     const TaskBinding& task = program_.data[static_cast<size_t>(id)];
     if (task.entry == nullptr) return false;
-    choice = {&task, id, queue, NO_COLOR};
+    const Rotation& rotation = task.rotation;
+    const bool other = rotation.on && rotations_[queue] == rotation.limit;
+    choice = {other ? &program_.control[rotation.control] : &task, id, queue, NO_COLOR};
+    return true;
+  }
+  if (machine_.network().carries_messages(tile_, wavelet.color)) {  // a message's last wavelet, which starts no task
+    static const TaskBinding nothing;
+    choice = {&nothing, id, queue, NO_COLOR};
     return true;
   }
   uint32_t point = (wavelet.data >> 16) & (CONTROL_IDS - 1);
   if (machine_.wse3() && point != NO_ENTRY_POINT) {
     point = (point + program_.control_offset[static_cast<size_t>(id)]) & (CONTROL_IDS - 1);
   }
-  const TaskBinding& task = program_.control[point];
+  const TaskBinding& task = entered(point);
   if (task.entry == nullptr && point != NO_ENTRY_POINT) {
     fail(0, "a control wavelet of color " + std::to_string(wavelet.color) + " names entry point " +
                 std::to_string(point) + ", but no control task is bound to it; bind one with @bind_control_task");
@@ -233,6 +248,11 @@ void Pe::start_task(const Choice& choice, Cycle cycle) {
     if (choice.queue != NO_QUEUE) {
       const Wavelet wavelet = pop_input(choice.queue, cycle);
       if (choice.binding->entry == nullptr) return;  // a control wavelet that only routers look at
+      const Rotation& rotation = program_.data[static_cast<size_t>(choice.id)].rotation;
+      if (rotation.on && !wavelet.control) {
+        uint16_t& starts = rotations_[choice.queue];
+        starts = starts == rotation.limit ? 0 : static_cast<uint16_t>(starts + 1);
+      }
       switch (choice.binding->parameters) {
         case Parameters::NONE: break;
         case Parameters::WORD: arguments[0] = wavelet.data; break;

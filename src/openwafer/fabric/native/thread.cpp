@@ -4,6 +4,7 @@
 // thread, low ones behind it, and equals take turns.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "machine.hpp"
 #include "pe.hpp"
@@ -32,6 +33,7 @@ Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uin
   open_channels_ = program.open_channels;
   for (size_t id = 0; id < TASK_IDS; ++id) {
     if (program.data[id].high_priority || program.local[id].high_priority) high_ |= 1u << id;
+    if (program.data[id].rotation.on && id < THREADS) rotations_[id] = program.data[id].rotation.start;
   }
   elements_.half = program.half;
   elements_.random_steps = machine.timing().prng_steps;
@@ -60,6 +62,9 @@ Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uin
     fifo.bytes = binding.bytes;
     fifo.activate_push = binding.activate_push;
     fifo.activate_pop = binding.activate_pop;
+    fifo.empty = binding.empty;
+    fifo.full = binding.full;
+    if (fifo.empty != FifoAction::TEST_OR_SUSPEND || fifo.full != FifoAction::TEST_OR_SUSPEND) fifo_actions_ = true;
   }
   for (const Program::PreloadBinding& preload : program.preloads) {
     load_dsr(preload.file, preload.number, preload.descriptor, &preload.vector);
@@ -103,7 +108,7 @@ bool Pe::threads_finishing(Cycle cycle) const {
   for (uint32_t left = active_threads_ & ((1u << THREADS) - 1); left != 0; left &= left - 1) {
     const Operation& operation = *threads_[std::countr_zero(left)];
     if (operation.remaining > machine_.timing().finishing_elements || operation.ready > cycle + 1) continue;
-    if (issuable(operation, std::max(operation.ready, cycle)) > 0) return true;
+    if (ready_elements(operation, std::max(operation.ready, cycle)) > 0) return true;
   }
   return false;
 }
@@ -117,7 +122,7 @@ void Pe::datapath(Cycle cycle) {
   for (uint64_t left = above | uint64_t{active_threads_ & ~above} << 16; left != 0; left &= left - 1) {
     Operation& operation = *threads_[std::countr_zero(left) & 15];
     if (best != nullptr && rank(operation) <= rank(*best)) continue;
-    if (issuable(operation, cycle) > 0) {
+    if (ready_elements(operation, cycle) > 0) {
       best = &operation;
     } else {
       note_shortage(operation);
@@ -125,7 +130,7 @@ void Pe::datapath(Cycle cycle) {
   }
   if (best == nullptr) return;
   last_thread_ = best->thread;
-  issue(*best, cycle);
+  if (!fifo_actions_ || !end_by_fifo(*best, cycle)) issue(*best, cycle);
 }
 
 bool Pe::queue_in_use(uint8_t queue) const {
@@ -164,7 +169,7 @@ void Pe::deliver(const Wavelet& wavelet, Cycle cycle) {
 // One wavelet a cycle goes from the output queues to the router; queues take turns.
 void Pe::drain(Cycle cycle) {
   output_blocked_ = false;
-  bool offered = false;
+  bool offered = cycle < next_send_;
   const auto count = static_cast<uint8_t>(outputs_.size());
   const Jitter& jitter = machine_.timing().network.jitter;
   const uint32_t last = jitter ? jitter.draw(cycle, (uint64_t{tile_} << 8) + 1, count) : last_output_;
@@ -184,6 +189,9 @@ void Pe::drain(Cycle cycle) {
     }
     queue.pop();
     ++statistics.wavelets_out;
+    send_owed_ = (cycle > next_send_ ? 0 : send_owed_) + machine_.timing().send_wavelet_cycles - 1;
+    next_send_ = cycle + 1 + static_cast<Cycle>(send_owed_);
+    send_owed_ -= std::floor(send_owed_);
     last_output_ = index;
     offered = true;
   }
@@ -231,14 +239,14 @@ Cycle Pe::next_cycle(Cycle cycle) {
   if (main_ == Main::WAIT_MAP && map_ready(std::max(soon, clock))) want(clock);
   for (uint32_t left = active_threads_; left != 0 && next > soon; left &= left - 1) {
     const Operation& operation = *threads_[std::countr_zero(left)];
-    if (issuable(operation, std::max(operation.ready, soon)) > 0) want(operation.ready);
+    if (ready_elements(operation, std::max(operation.ready, soon)) > 0) want(operation.ready);
   }
   for (const WaveletQueue& queue : inputs_) {
     if (queue.count() > 0 && queue.front().ready > cycle) want(queue.front().ready);
   }
   if (!output_blocked_) {
     for (const WaveletQueue& queue : outputs_) {
-      if (queue.count() > 0) want(queue.front().ready);
+      if (queue.count() > 0) want(std::max(queue.front().ready, next_send_));
     }
   }
   return next;

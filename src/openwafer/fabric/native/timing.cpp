@@ -54,16 +54,23 @@ Timing::Timing(const TimingTable& table, Jitter jitter) {
   round_robin = scalar(table, "tasks.round_robin") != 0;
   completion_cycles = scalar(table, "vector.completion_cycles");
   start_cycles = scalar(table, "vector.start_cycles");
-  const auto& setup = entry(table, "vector.setup_cycles");
-  if (setup.size() != setup_cycles.size()) {
-    throw std::invalid_argument("vector.setup_cycles needs four values: for 0, 1, 2 and 3 sources");
-  }
-  for (size_t i = 0; i < setup.size(); ++i) setup_cycles[i] = whole<uint32_t>(setup[i], "vector.setup_cycles");
+  const auto by_sources = [&](const char* name, std::array<uint32_t, 4>& cycles) {
+    const auto& values = entry(table, name);
+    if (values.size() != cycles.size()) {
+      throw std::invalid_argument(std::string(name) + " needs four values: for 0, 1, 2 and 3 sources");
+    }
+    for (size_t i = 0; i < values.size(); ++i) cycles[i] = whole<uint32_t>(values[i], name);
+  };
+  by_sources("vector.setup_cycles", setup_cycles);
+  by_sources("vector.descriptor_cycles", descriptor_cycles);
   fabric_setup_cycles = scalar(table, "vector.fabric_setup_cycles");
-  descriptor_cycles = scalar(table, "vector.descriptor_cycles");
   fabric_overlap_cycles = scalar(table, "vector.fabric_overlap_cycles");
   fold_element_cycles = scalar(table, "vector.fold_element_cycles");
   bank_conflict_cycles = scalar(table, "vector.bank_conflict_cycles");
+  written_word_cycles = entry(table, "vector.written_word_cycles").front();
+  if (!(written_word_cycles >= 0)) throw std::invalid_argument("vector.written_word_cycles is less than 0");
+  send_wavelet_cycles = entry(table, "network.send_wavelet_cycles").front();
+  if (!(send_wavelet_cycles >= 1)) throw std::invalid_argument("network.send_wavelet_cycles is less than 1");
   stride_limits = scalar(table, "vector.stride_limits") != 0;
   map_element_cycles = scalar(table, "vector.map_element_cycles");
   dsr_load_cycles = scalar(table, "vector.dsr_load_cycles");

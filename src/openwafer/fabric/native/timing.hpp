@@ -19,6 +19,7 @@ struct Timing {
   Timing() = default;
 
   NetworkTiming network;
+  double send_wavelet_cycles = 1;                  // between wavelets that a core sends one behind the other
   std::vector<uint8_t> input_depth, output_depth;  // wavelets, by the queue's number
   uint8_t automatic_depth = 0;                     // queues that the machine binds by itself
   uint32_t landing_cycles = 0;                     // from a wavelet's arrival in its queue until it can be taken
@@ -28,10 +29,11 @@ struct Timing {
   uint32_t start_cycles = 0;                       // that the main thread spends on starting an asynchronous operation
   std::array<uint32_t, 4> setup_cycles{};          // before the first element, by the number of sources
   uint32_t fabric_setup_cycles = 0;                // the same where an operand is the fabric or a FIFO
-  uint32_t descriptor_cycles = 0;                  // for each operand that is a DSD: it has to go into a register first
+  std::array<uint32_t, 4> descriptor_cycles{};     // more if an operation on memory names DSDs and not DSRs, likewise
   uint32_t fabric_overlap_cycles = 0;              // of that setup, what the main thread's next instruction overlaps
   uint32_t fold_element_cycles = 0;                // from element to element where each needs the sum before it
   uint32_t bank_conflict_cycles = 0;               // more for each group of elements where two reads share a bank
+  double written_word_cycles = 0;                  // for each word that is written while reads keep every bank busy
   bool stride_limits = false;                      // strides limit the elements of a cycle
   uint32_t map_element_cycles = 0;
   uint32_t dsr_load_cycles = 0;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "groups.hpp"
+#include "control.hpp"
 #include "machine.hpp"
 #include "pe.hpp"
 
@@ -12,25 +14,8 @@ namespace openwafer {
 
 namespace {
 
-// Elements a cycle that a stride allows (public reference, "SIMD Mode"); stride in 16-bit words.
-uint16_t stride_limit(int stride) {
-  if (stride == 0 || stride == 1) return 0xffff;
-  switch (((stride % 8) + 8) % 8) {
-    case 0: return 1;
-    case 1:
-    case 7:
-    case 4: return 2;
-    default: return 0xffff;
-  }
-}
-
-// A control wavelet that advances switches and that no compute element sees: SWITCH_ADV, then NOP, no entry point.
-constexpr uint32_t ADVANCE_PAYLOAD = 0x95f9249;
 // control_transform marks a control wavelet by the two top bits of its index.
 constexpr uint32_t CONTROL_MARK = 0xc0000000;
-
-bool has_memory(const Operand& operand) { return operand.kind == Kind::MEMORY; }
-int inner_stride(const Operand& operand) { return (operand.four_dims ? operand.strides[3] : operand.step) / 2; }
 
 }  // namespace
 
@@ -65,10 +50,10 @@ Status Pe::vector(const Vector& vector, const OperandArgument* arguments) {
     }
   }
   if (!prepare(operation)) return Status::FAILED;
-  const auto descriptors = std::count_if(arguments, arguments + expected, [](const OperandArgument& argument) {
+  const bool descriptors = std::any_of(arguments, arguments + expected, [](const OperandArgument& argument) {
     return argument.kind == OperandKind::DSD;
   });
-  clock += static_cast<Cycle>(descriptors) * machine_.timing().descriptor_cycles;
+  if (descriptors && !operation.uses_fabric) clock += machine_.timing().descriptor_cycles[kernel.sources];
   if (!operation.uses_fabric && !operation.asynchronous && active_threads_ == 0) {
     run_at_once(operation);
     return machine_.failed() ? Status::FAILED : Status::DONE;
@@ -110,22 +95,12 @@ bool Pe::prepare(Operation& operation) {
   operation.each_operand([&](const Operand& operand) {
     if (operand.fabric() || operand.kind == Kind::FIFO) operation.uses_fabric = true;
     if (operand.kind == Kind::MEMORY && timing.stride_limits) {
-      operation.width = std::min(operation.width, stride_limit(inner_stride(operand)));
+      operation.width = std::min(operation.width, stride_limit(row_step(operand) / 2));
     }
   });
   if (operation.remaining == ENDLESS && !operation.uses_fabric) {
     fail(operation.vector.location, std::string("@") + kernel.name + " on memory has no end; set a length");
     return false;
-  }
-  const Operand *first = nullptr, *second = nullptr;
-  for (int i = 0; i < operation.source_count; ++i) {
-    if (!has_memory(operation.sources[i])) continue;
-    (first == nullptr ? first : second) = &operation.sources[i];
-  }
-  operation.group_cycles = 1;
-  if (first != nullptr && second != nullptr && inner_stride(*first) == inner_stride(*second) &&
-      first->address != second->address && ((first->address ^ second->address) >> 1) % 4 == 0) {
-    operation.group_cycles = static_cast<uint8_t>(1 + timing.bank_conflict_cycles);
   }
   if (operation.vector.priority != 0) operation.priority = operation.vector.priority;
   // A pointer as destination and a scalar as first source is a reduction: the value goes from element to element.
@@ -142,7 +117,7 @@ bool Pe::prepare(Operation& operation) {
                    operation.sources[0].kind == Kind::SCALAR;
   if (operation.fold && timing.fold_element_cycles > 0) {
     operation.width = 1;
-    operation.group_cycles = static_cast<uint8_t>(std::max<uint32_t>(operation.group_cycles, timing.fold_element_cycles));
+    operation.group_cycles = static_cast<uint8_t>(timing.fold_element_cycles);
   }
   return true;
 }
@@ -165,9 +140,10 @@ bool Pe::bulk_operand(Operation& operation, Operand& operand, uint8_t bytes, Run
 void Pe::run_at_once(Operation& operation) {
   const Kernel& kernel = kernel_of(operation.vector.operation);
   const uint32_t count = operation.remaining;
-  const uint32_t groups = (count + operation.width - 1) / operation.width;
+  const Timing& timing = machine_.timing();
   const Cycle begin = clock;
-  clock += machine_.timing().setup_cycles[operation.source_count] + uint64_t{groups} * operation.group_cycles;
+  const Cycle cycles = all_group_cycles(operation, timing.bank_conflict_cycles);
+  clock += timing.setup_cycles[operation.source_count] + cycles + write_stall(operation, count, cycles);
   machine_.trace.add(begin, x, y, TraceKind::VECTOR_START, MAIN_THREAD,
                      operation.vector.operation | operation.vector.location << 8);
   bool simple = count > 0;
@@ -191,6 +167,24 @@ void Pe::run_at_once(Operation& operation) {
   save_registers(operation);
   machine_.trace.add(clock, x, y, TraceKind::VECTOR_END, MAIN_THREAD,
                      operation.vector.operation | operation.vector.location << 8);
+}
+
+// A word that is written waits for banks that reads keep busy: in full where they read 8 words a cycle, else in proportion.
+uint32_t Pe::write_stall(Operation& operation, uint32_t elements, Cycle cycles) const {
+  const double word_cycles = machine_.timing().written_word_cycles;
+  if (word_cycles == 0 || operation.uses_fabric || cycles == 0) return 0;
+  const Kernel& kernel = kernel_of(operation.vector.operation);
+  const auto words = [&](const Operand& operand, uint8_t bytes) {
+    const bool streams = operand.kind == Kind::MEMORY && !operand.pointer && row_step(operand) != 0;
+    return streams ? elements * (bytes / 2.0) : 0.0;
+  };
+  double read = 0;
+  for (int i = 0; i < operation.source_count; ++i) read += words(operation.sources[i], kernel.source_bytes[i]);
+  const double busy = std::min(1.0, read / (8.0 * static_cast<double>(cycles)));
+  operation.owed += word_cycles * words(operation.destination, kernel.destination_bytes) * busy;
+  const auto whole = static_cast<uint32_t>(operation.owed);
+  operation.owed -= whole;
+  return whole;
 }
 
 // The main thread has come to the cycle in which its operation begins.
@@ -269,6 +263,7 @@ bool Pe::start_thread(Operation& operation, Cycle cycle) {
   thread.thread = last_started_ = id;
   thread.active = true;
   active_threads_ |= 1u << id;
+  watch_sources();
   machine_.trace.add(cycle, x, y, TraceKind::VECTOR_START, id, thread.vector.operation | location << 8);
   if (thread.remaining == 0) finish(thread, cycle);
   return true;
@@ -279,7 +274,7 @@ uint32_t Pe::issuable(const Operation& operation, Cycle cycle) const {
   if (operation.ready > cycle) return 0;
   if (operation.thread < THREADS && ((blocked_threads_ >> operation.thread) & 1)) return 0;
   const Kernel& kernel = kernel_of(operation.vector.operation);
-  uint32_t count = std::min<uint32_t>(operation.width, operation.remaining);
+  uint32_t count = group_limit(operation);
   bool fifo_ends = false;
   const auto limit = [&](const Operand& operand, uint8_t bytes, bool writes) {
     switch (operand.kind) {
@@ -312,14 +307,14 @@ uint32_t Pe::issuable(const Operation& operation, Cycle cycle) const {
   return fifo_ends ? 1 : count;
 }
 
-// A control wavelet at the head of a source, where the operation has an action for it: the operation ends.
+// A control wavelet at the head of a source, where the operation has an action for it: the operation ends. The wavelet
+// stays, for a task or for the next operation: the public program wse-evo-epi takes it out with one of its own.
 bool Pe::take_control(Operation& operation, Cycle cycle) {
   if (operation.vector.control == Action::NONE) return false;
   for (int i = 0; i < operation.source_count; ++i) {
     const Operand& source = operation.sources[i];
     if (source.kind != Kind::FABRIC_IN || source.packed > 0) continue;
     if (inputs_[source.queue].ready(cycle, 1) == 0 || !inputs_[source.queue].front().wavelet.control) continue;
-    pop_input(source.queue, cycle);
     if (operation.vector.control != Action::TERMINATE) {  // which only ends it; others take the place of its own action
       operation.vector.end = operation.vector.control;
       operation.vector.end_target = operation.vector.control_target;
@@ -349,9 +344,12 @@ void Pe::issue(Operation& operation, Cycle cycle) {
     finish(operation, cycle);
     return;
   }
-  issue_elements(operation, issuable(operation, cycle), cycle);
-  operation.ready = cycle + operation.group_cycles;
-  if (operation.remaining == 0) finish(operation, cycle + operation.group_cycles - 1);
+  const uint32_t count = issuable(operation, cycle);
+  uint32_t cycles = group_cycles(operation, count, machine_.timing().bank_conflict_cycles);
+  cycles += write_stall(operation, count, cycles);
+  issue_elements(operation, count, cycle);
+  operation.ready = cycle + cycles;
+  if (operation.remaining == 0) finish(operation, cycle + cycles - 1);
 }
 
 // @dfilt: drops wavelets until `length` control wavelets have come.
@@ -382,7 +380,14 @@ void Pe::issue_elements(Operation& operation, uint32_t count, Cycle cycle) {
 uint32_t Pe::read_element(Operation& operation, Operand& operand, uint8_t bytes, Cycle cycle) {
   switch (operand.kind) {
     case Kind::MEMORY: {
-      const uint32_t value = load(operand.address, bytes, operation.vector.location, operation.vector.operation);
+      uint32_t value = load(operand.address, bytes, operation.vector.location, operation.vector.operation);
+      if (shadow_ != nullptr) {
+        for (uint32_t half = 0; half < bytes; half += 2) {
+          const auto word = static_cast<uint16_t>(value >> (8 * half));
+          const auto place = static_cast<uint16_t>(operand.address + half);
+          value ^= static_cast<uint32_t>(word ^ shadow_->at(place, word, cycle)) << (8 * half);
+        }
+      }
       operand.advance();
       return value;
     }
@@ -431,7 +436,7 @@ void Pe::write_element(Operation& operation, Operand& operand, uint8_t bytes, ui
       }
       push_output(operand.queue, wavelet, cycle + operation.output_cycles);
       if (last && (operand.flags & ADVANCE_SWITCH) != 0) {
-        push_output(operand.queue, {ADVANCE_PAYLOAD, operand.color, true}, cycle + operation.output_cycles);
+        push_output(operand.queue, {OWN_ADVANCE, operand.color, true}, cycle + operation.output_cycles);
       }
       return;
     }
@@ -455,6 +460,7 @@ void Pe::finish(Operation& operation, Cycle cycle) {
   operation.active = false;
   clear_source(operation);
   active_threads_ &= ~(1u << operation.thread);
+  if (watched_bytes != 0) watch_sources();
   save_registers(operation);
   const Cycle end = cycle + 1 + machine_.timing().completion_cycles;
   const Vector& vector = operation.vector;

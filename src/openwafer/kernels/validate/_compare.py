@@ -66,7 +66,7 @@ def validate(
 
 
 def summarise(results: Sequence[Result]) -> list[Summary]:
-    """By bound, and for fitted and held-out rows; rows with an excuse count among all of a bound, and as their own."""
+    """By bound, and for fitted and held-out rows; rows with a remark count among all of a bound, and as their own."""
     groups: list[tuple[str, list[Result]]] = []
     for bound in ("exact", "vector", "scalar"):
         chosen = [one for one in results if one.row.bound == bound]
@@ -74,9 +74,9 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
         if bound != "exact":
             groups.append((f"{bound}, fitted", [one for one in chosen if one.row.fitted]))
             groups.append(
-                (f"{bound}, held out", [one for one in chosen if not (one.row.fitted or one.row.excuse)])
+                (f"{bound}, held out", [one for one in chosen if not (one.row.fitted or one.row.remark)])
             )
-            groups.append((f"{bound}, known", [one for one in chosen if one.row.excuse]))
+            groups.append((f"{bound}, with a remark", [one for one in chosen if one.row.remark]))
     return [
         Summary(
             name,

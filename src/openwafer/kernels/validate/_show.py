@@ -19,18 +19,18 @@ def show_results(results: Sequence[Result], console: Console) -> None:
         table.add_column(name)
     for name in ("published", "simulated", "error", "bound", "holds"):
         table.add_column(name, justify="right")
-    excuses = list(dict.fromkeys(one.row.excuse for one in results if one.row.excuse and one.holds is False))
+    remarks = list(dict.fromkeys(one.row.remark for one in results if one.row.remark and one.holds is False))
     for one in results:
         row, bound = one.row, BOUNDS[one.row.bound]
         published = _number(row.low) if row.low == row.high else f"{_number(row.low)}-{_number(row.high)}"
         table.add_row(
             *(row.name, row.architecture, row.unit, "fitted" if row.fitted else "held out"),
             *(published, _number(one.simulated), f"{100 * one.error:+.1f} %"),
-            *("-" if bound is None else f"{100 * bound:.0f} %", _verdict(one, excuses)),
+            *("-" if bound is None else f"{100 * bound:.0f} %", _verdict(one, remarks)),
         )
     console.print(table)
-    for number, excuse in enumerate(excuses, 1):
-        console.print(f"known {number}: {excuse}")
+    for number, remark in enumerate(remarks, 1):
+        console.print(f"remark {number}: {remark}")
     for summary in summarise(results):
         console.print(
             f"{summary.name}: {summary.held} of {summary.rows} rows within their bound, "
@@ -38,14 +38,12 @@ def show_results(results: Sequence[Result], console: Console) -> None:
         )
 
 
-def _verdict(one: Result, excuses: list[str]) -> str:
+def _verdict(one: Result, remarks: list[str]) -> str:
     if one.holds is None:
         return "-"
     if one.holds:
         return "yes"
-    if one.row.excuse:
-        return f"known {excuses.index(one.row.excuse) + 1}"
-    return "missed" if one.row.missed else "NO"
+    return f"NO, remark {remarks.index(one.row.remark) + 1}" if one.row.remark else "NO"
 
 
 def results_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def results_json(results: Sequence[Result]) -> dict[str, Any]:
                 "kind": one.row.bound,
                 "fitted": one.row.fitted,
                 "holds": one.holds,
-                "excuse": one.row.excuse,
+                "remark": one.row.remark,
                 "source": one.row.source,
             }
             for one in results
