@@ -5,15 +5,17 @@
 
 gemv: one PE, a 128 x 112 matrix of 16-bit floats; four launches, and after each all 28 KB read back, through SdkRuntime.
 stencil: the star of radius 1 with one cell a PE on 256 x 256 PEs, 10 iterations. broadcast: 64 words from one corner to all
-of 750 x 994 PEs. compile: a program of 500 lines for one PE. tiles: what each further PE with the same program costs the
-compiler, and the machine when it loads. `--scale` shortens the sides of the rectangles. Seconds are of wall time; memory
-is the largest that the process had.
+of 750 x 994 PEs. compile: a program of 500 lines for one PE. tiles: what each further PE of three layouts costs the
+compiler, and the machine when it loads: broadcast has one color and two programs, gemv three colors and eight programs,
+stencil no routes in its layout and sixteen programs with arrays of colors. `--scale` shortens the sides of the rectangles.
+Seconds are of wall time; memory is the largest that the process had.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from openwafer.artifact._image import Image
 from openwafer.base import InputError
 
 PROGRAMS = Path(__file__).parent / "programs"
+OWN = ROOT / "tests/programs"
 STENCIL = ROOT / "src/openwafer/kernels/validate/programs/stencil_cell/layout.csl"
 WIDTH, HEIGHT = 750, 994
 MARGIN = (7, 2)
@@ -32,7 +35,7 @@ SECONDS = ("compile_s", "load_s", "run_s")
 CASES = ("gemv", "stencil", "broadcast", "compile", "tiles")
 
 
-def compiled(layout: Path, size: tuple[int, int], **params: int) -> tuple[Image, float]:
+def compiled(layout: Path, rectangle: tuple[int, int], **params: int) -> tuple[Image, float]:
     """The image for WSE-3, and the seconds that it took."""
     from openwafer.csl import compile_program
 
@@ -41,7 +44,7 @@ def compiled(layout: Path, size: tuple[int, int], **params: int) -> tuple[Image,
         layout,
         params={name: str(value) for name, value in params.items()},
         architecture="wse3",
-        fabric=(size[0] + MARGIN[0], size[1] + MARGIN[1]),
+        fabric=(rectangle[0] + MARGIN[0], rectangle[1] + MARGIN[1]),
         offset=(4, 1),
         memcpy=True,
     )
@@ -156,22 +159,34 @@ def compile_case(scale: float) -> dict[str, Any]:
 
 
 def tiles(scale: float) -> dict[str, Any]:
-    """The difference between a rectangle and one of twice its height, by the PEs that it has more."""
-    found = []
-    for height in (max(2, round(100 * scale)), max(4, round(200 * scale))):
-        image, compile_s = compiled(
-            PROGRAMS / "broadcast/layout.csl", (100, height), width=100, height=height, count=64
-        )
-        found.append(launched(image, compile_s, "send", [])[1])
-    more = found[1]["PEs"] - found[0]["PEs"]
+    """The difference between a square of PEs and one of twice its side, by the PEs that it has more."""
+    from openwafer.fabric import Machine
+
+    sides = [max(2, round(100 * scale)), max(4, round(200 * scale))]
+    further: dict[str, dict[str, float]] = {}
+    for name, (layout, params) in LAYOUTS.items():
+        found = []
+        for side in sides:
+            image, compile_s = compiled(layout, (side, side), **params(side))
+            start = time.perf_counter()
+            Machine(image)
+            found.append((len(image.tiles), compile_s, time.perf_counter() - start))
+        PEs, compile_s, load_s = (large - small for small, large in zip(*found, strict=True))
+        further[name] = {"compile_us_per_PE": 1e6 * compile_s / PEs, "load_us_per_PE": 1e6 * load_s / PEs}
+    count, compile_s, load_s = found[-1]
     return {
-        **found[1],
-        "PEs": more,
-        "compile_us_per_PE": 1e6 * (found[1]["compile_s"] - found[0]["compile_s"]) / more,
-        "load_us_per_PE": 1e6 * (found[1]["load_s"] - found[0]["load_s"]) / more,
-    }
+        "PEs": count, "compile_s": compile_s, "load_s": load_s, "run_s": 0.0, "cycles": "-", "further": further
+    }  # fmt: skip
 
 
+LAYOUTS: dict[str, tuple[Path, Callable[[int], dict[str, int]]]] = {
+    "broadcast": (
+        PROGRAMS / "broadcast/layout.csl",
+        lambda side: {"width": side, "height": side, "count": 64},
+    ),
+    "gemv": (OWN / "gemv_2d/layout.csl", lambda side: {"width": side, "height": side}),
+    "stencil": (OWN / "stencil/layout.csl", lambda side: {"size": side}),
+}
 RUNS = {"gemv": gemv, "stencil": stencil, "broadcast": broadcast, "compile": compile_case, "tiles": tiles}
 
 
@@ -202,10 +217,9 @@ def main() -> None:
     ]
     print_table(["case", "PEs", "compile, s", "load, s", "run, s", "cycles", "memory, GiB"], table)
     for row in rows:
-        if row["case"] == "tiles":
-            print(
-                f"\na further PE: {row['compile_us_per_PE']:.0f} us to compile, {row['load_us_per_PE']:.0f} us to load"
-            )
+        for name, figures in row.get("further", {}).items():
+            compile_us, load_us = figures["compile_us_per_PE"], figures["load_us_per_PE"]
+            print(f"\na further PE of {name}: {compile_us:.1f} us to compile, {load_us:.1f} us to load")
     finish(options, {"rows": rows})
 
 

@@ -129,6 +129,49 @@ def test_a_script_sees_its_arguments_its_folder_and_its_status(program):
     assert (done.returncode, done.stdout) == (5, "['status.py', '--name', 'out'] status.py\n")
 
 
+def test_words_of_timestamps_shift_as_under_the_numpy_of_the_sdk(program):
+    """Public programs put 48 bits together from uint16; NumPy 2 by itself would drop all but the lowest word."""
+    (program / "beside.py").write_text("def high(words):\n    return words[2] << 32\n")
+    (program / "shift.py").write_text(
+        "import numpy as np\nfrom beside import high\n"
+        "words = np.array([5, 3, 2], np.uint16)\n"
+        "print(words[0] + (words[1] << 16) + high(words), (1 << 4) << 1, list(words << 1))\n"
+    )
+
+    done = command("cs_python", "shift.py", folder=program)
+
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{5 + (3 << 16) + (2 << 32)} 32 [np.uint16(10)")
+    assert (
+        "__openwafer"
+        not in command("cs_python", "-c", "import builtins; print(dir(builtins))", folder=program).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "from cerebras.elf.cs_elf_runner import CSELFRunner",
+            "cerebras.elf with its CSELFRunner is the host library of SDK 0.x",
+        ),
+        (
+            "from cerebras.sdk.runtime import runtime_utils\nruntime_utils.convert_input_tensor('', 0)",
+            "runtime_utils.convert_input_tensor is of SDK 0.x",
+        ),
+    ],
+)
+def test_a_script_of_sdk_0_says_what_took_its_place(program, script, message):
+    """The names are gone since 1.0, and what to write now is one sentence."""
+    (program / "old.py").write_text(script + "\n")
+
+    done = command("cs_python", "old.py", folder=program)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"old.py:{script.count(chr(10)) + 1}: error: {message}")
+    assert "Traceback" not in done.stderr
+
+
 def test_the_import_names_exist_only_inside_cs_python(program):
     """Nothing shadows a real installation."""
     names = (
@@ -136,7 +179,8 @@ def test_the_import_names_exist_only_inside_cs_python(program):
         "cerebras.geometry.geometry, cerebras.sdk.client, cerebras.appliance.pb.sdk.sdk_common_pb2, "
         "cerebras.sdk.runtime.runtime_utils"
     )
-    inside = command("cs_python", "-c", f"import {names}; from cerebras.sdk import sdk_utils", folder=program)
+    code = f"import {names}; from cerebras.sdk import sdk_utils; from cerebras.appliance import logger"
+    inside = command("cs_python", "-c", code, folder=program)
     outside = subprocess.run(
         [sys.executable, "-c", "import openwafer.compat, cerebras.sdk.runtime.sdkruntimepybind"],
         cwd=program,

@@ -40,7 +40,7 @@ def run(compiled, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", list(sys.argv))
         Path("run.py").write_text(RUN + statement + "\n")
         status = cs_python(["run.py"])
-        text = capsys.readouterr().err.removesuffix(f"    {statement.splitlines()[-1]}\n")
+        text = capsys.readouterr().err.replace(f"    {statement.splitlines()[-1]}\n", "", 1)
         return status, text.rstrip("\n")
 
     yield run
@@ -174,15 +174,31 @@ def test_a_program_that_waits_for_ever_is_diagnosed(run):
     ]
 
 
-def test_a_function_that_forgets_the_command_stream_is_told_at_the_end(run):
-    """No command comes behind it that could tell."""
-    status, text = run("runner.launch('forget', nonblock=False)\nrunner.stop()")
+@pytest.mark.usefixtures("run")
+def test_the_line_of_the_script_stands_before_a_diagnosis(compiled, monkeypatch, capsys):
+    """A stall of many PEs fills the screen; what led there is read first."""
+    monkeypatch.chdir(compiled)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    Path("run.py").write_text(RUN + "runner.launch('listen', nonblock=False)\nrunner.stop()\n")
 
-    assert status == 1
-    assert text.startswith("run.py:9: error: stop cannot go on: it waits for PEs (0, 0) to (1, 0) to unblock")
-    assert text.endswith(
-        "PE (1, 0) pe.csl:\n  the command of the host that runs has not called unblock_cmd_stream()"
-    )
+    assert cs_python(["run.py"]) == 1
+
+    first, second, third = capsys.readouterr().err.splitlines()[:3]
+    assert first.startswith("run.py:9: error: stop cannot go on")
+    assert second == "    runner.stop()"
+    assert third.startswith("hint: ")
+
+
+def test_a_function_that_forgets_the_command_stream_is_warned_of_at_the_end(run):
+    """No command comes behind it that would wait: all that the script asked for has been done."""
+    with pytest.warns(
+        UserWarning, match="'forget', launched last, has not called unblock_cmd_stream"
+    ) as told:
+        status, _ = run("runner.launch('forget', nonblock=False)\nrunner.stop()")
+
+    assert status == 0
+    assert (told[0].filename, told[0].lineno) == ("run.py", 9)
 
 
 # --- what is on the disk ---
@@ -325,14 +341,16 @@ def test_ctrl_c_ends_a_long_simulation_at_once(compiled, tmp_path):
             "make arrays smaller, or share the work among more PEs",
         ),
         (
-            "fn f(n: u16) u16 {\n  if (n == 0) { return 0; }\n  return f(n - 1) * 2;\n}\nvar x: u16 = 3;\n"
+            "fn f(n: u16) u16 {\n  var a = @zeros([9000]u16);\n  if (n == 0) { return a[n]; }\n"
+            "  return f(n - 1) * 2;\n}\nvar x: u16 = 3;\n"
             "task t() void { x = f(x); }\ncomptime { @bind_local_task(t, @get_local_task_id(9)); }\n",
-            "pe.csl:3:10: error: function f calls itself (f -> f), but a PE has no stack for that; write it as a loop",
+            "cslc: error: recursive function f needs a frame of 18,002 bytes, the stack has 4,096; "
+            "make its local arrays global",
         ),
     ],
 )
 def test_a_program_that_fits_no_pe_is_refused(tmp_path, monkeypatch, capsys, program, message):
-    """48 KB, and no stack: the machine's limits, found before anything runs."""
+    """48 KB, 4 of them for a stack where functions call themselves: limits that are found before anything runs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layout.csl").write_text('layout { @set_rectangle(1, 1); @set_tile_code(0, 0, "pe.csl"); }\n')
     (tmp_path / "pe.csl").write_text(program)

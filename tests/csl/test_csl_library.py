@@ -167,7 +167,10 @@ comptime {{
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ('const mp = @import_module("<message_passing>");', "<message_passing> is not supported yet"),
+        (
+            'const fft = @import_module("<kernels/fft/get_params>");',
+            "<kernels/fft/get_params> is not supported yet; use <kernels/fft/fft3d_layout>",
+        ),
         (
             'const time = @import_module("<time>");\nvar t: [3]u16;\nfn use() void { time.get_perf_cntr(&t, 0); }\n',
             "performance counters are not modelled",

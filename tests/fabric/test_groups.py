@@ -108,9 +108,7 @@ def test_groups_cost_what_their_busiest_bank_has_to_do(
         (4096 * (number + 1) + 4 * place, pitch, max(step, 1) if number == 0 else step)
         for number, (place, pitch, step) in enumerate(places[: sources + 1])
     ]
-    operands: list[Operand] = [
-        dsd(grid(base, rows, columns, pitch, step)) for base, pitch, step in streams
-    ]
+    operands: list[Operand] = [dsd(grid(base, rows, columns, pitch, step)) for base, pitch, step in streams]
     if operation == "fmacs":
         operands.append(single(2))
     width = int(load_timing(architecture)[f"widths.{operation}"])
@@ -123,7 +121,9 @@ def test_groups_cost_what_their_busiest_bank_has_to_do(
 def test_two_f32_streams_meet_every_sixteen_bytes() -> None:
     """Series J: of all placements of a tile's sums beside its cells a quarter costs twice as much."""
     cycles = [
-        cycles_of("wse2", "fmacs", dsd(mem(0, 64)), dsd(mem(0, 64)), dsd(mem(8192 + 4 * place, 64)), single(2))
+        cycles_of(
+            "wse2", "fmacs", dsd(mem(0, 64)), dsd(mem(0, 64)), dsd(mem(8192 + 4 * place, 64)), single(2)
+        )
         for place in range(8)
     ]
     assert cycles == [128, 64, 64, 64, 128, 64, 64, 64]

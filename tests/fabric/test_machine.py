@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -572,6 +572,31 @@ def test_an_operation_can_advance_the_switch_behind_its_last_wavelet() -> None:
     assert not loaded.failure
     assert array(loaded, 0, 0, 2, np.uint32).tolist() == [10, 10]
     assert array(loaded, 2, 0, 2, np.uint32).tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("pop", ["no_pop", "always_pop"])
+def test_an_advanced_switch_is_the_sender_s_alone(pop: Literal["no_pop", "always_pop"]) -> None:
+    """Whatever is popped, the receiver's switch stays where it is: its second wavelet goes down the ramp too."""
+
+    def main(pe: Pe) -> Iterator[None]:
+        for first in (10, 20):
+            yield from pe.vector(
+                "mov32", dsd(fabout(2, 1, 1, flags=abi.DescriptorFlag.ADVANCE_SWITCH)), scalar(first)
+            )
+
+    def receive(pe: Pe) -> Iterator[None]:
+        yield from pe.vector("mov32", dsd(mem(0, 2)), dsd(fabin(3, 2, 1)))
+
+    code = Code()
+    sends = image.Route(rx=("RAMP",), tx=("EAST",), positions=(image.SwitchPosition(tx=("EAST",)),), pop=pop)
+    takes = image.Route(rx=("WEST",), tx=("RAMP",), positions=(image.SwitchPosition(tx=("EAST",)),), pop=pop)
+    sending = program(code.add(main), tasks=(main_task(),), queues=OUT)
+    receiver = program(code.add(receive), tasks=(main_task(),), queues=IN)
+    loaded = machine(code, [sending, receiver], routes=({1: sends}, {1: takes}))
+    loaded.run()
+
+    assert not loaded.failure
+    assert array(loaded, 1, 0, 2, np.uint32).tolist() == [10, 20]
 
 
 def test_libraries_reach_the_machine_through_registers() -> None:

@@ -158,6 +158,19 @@ def test_every_wavelet_arrives_in_the_cycle_that_the_rules_say(
     colors: list[Streams], timing: Timing, trains: bool
 ) -> None:
     """Up to five colors that all end at one or two ramps: what the core skips or moves at once must change no cycle."""
+    check(colors, timing, trains)
+
+
+def test_a_router_may_have_more_inputs_than_a_mask_has_bits() -> None:
+    """All 24 colors from four sides and the ramp are 120 inputs of one router, of which the core marks 63 one by one."""
+    tiles = SIZE * SIZE
+    rows_first = [bool(index % 2) for index in range(tiles)]
+    stream = Streams(end=(1, 1), rows_first=rows_first, sent=[2] * tiles, copies=[False] * tiles)
+    check([stream] * 24, Timing(2, 2, 1, 2, 1, 2), True)
+
+
+def check(colors: list[Streams], timing: Timing, trains: bool) -> None:
+    """The core and the model, cycle by cycle."""
     probe = NetworkProbe(
         SIZE,
         SIZE,

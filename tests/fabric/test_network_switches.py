@@ -296,6 +296,20 @@ def test_a_swap_of_one_color_receives_on_both() -> None:
     assert data(probe, 1, 0, 2) == data(probe, 1, 0, 3) == list(range(20))
 
 
+def test_a_ce_whose_color_another_one_takes_is_told_of_room() -> None:
+    """A swap of both pairs of sides receives from the ramp too: room is that of the color that takes the wavelets."""
+    probe = NetworkProbe(2, 1, color_swap=True, buffer_wavelets=1)
+    probe.configure(0, 0, 1, RAMP, EAST, swap_x=True, swap_y=True)
+    probe.configure(1, 0, 1, WEST, RAMP)
+    probe.listen(1, 0, 1)
+    probe.stream(0, 0, 0, 20)
+
+    probe.run()
+
+    assert probe.unsent() == 0
+    assert data(probe, 1, 0, 1) == list(range(20))
+
+
 def test_registers_show_the_route_bit_for_bit() -> None:
     """The layouts are those that the public example spmv-hypersparse reads and writes."""
     probe = NetworkProbe(2, 2, color_swap=True)

@@ -74,6 +74,7 @@ class FakeMachine:
         self.waiting: dict[tuple[Any, int, int], list[int]] = {}
         self.printed: list[tuple[int, int, int, str]] = []
         self.depth = 4
+        self.stuck = ""
         self.calls = 0
 
     def run(self, cycles: int | None = None) -> Outcome:
@@ -138,8 +139,9 @@ class FakeMachine:
     def traces(self, x: int, y: int) -> list[tuple[str, Any]]:
         return [("times", self.cycle), ("trace", x + 10 * y)]
 
-    def diagnose(self) -> str:
-        return "".join(f"PE {place}: the command stream is blocked\n" for place in sorted(self.blocked))
+    def diagnose(self, *, unblock: bool = True) -> str:
+        lines = [f"PE {place}: the command stream is blocked\n" for place in sorted(self.blocked) if unblock]
+        return "".join(lines) + self.stuck
 
 
 def running(folder: Path, compiled: Image | None = None, **options: Any) -> tuple[SdkRuntime, FakeMachine]:

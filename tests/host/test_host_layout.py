@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from host_cases import FakeMachine
@@ -179,6 +182,7 @@ def test_streams_are_ports_at_the_edge_of_their_tile(compiled):
 
     names = made.create_input_stream(into), made.create_output_stream(out)
     image = made.compile("out", save_port_map=True).image()
+    beside = json.loads(Path("out_port_map.json").read_text())
 
     ports = {port.name: (port.direction, port.x, port.y, port.side, port.color) for port in image.ports}
     assert ports == {
@@ -186,6 +190,7 @@ def test_streams_are_ports_at_the_edge_of_their_tile(compiled):
         names[1]: ("out", 7, 4, "WEST", out.color.get_value()),
     }
     assert image.tiles[0].routes[5].rx == ("EAST",)
+    assert [one["port_name"] for one in beside["buses"]] == list(names)
 
 
 def test_a_dealt_out_array_is_in_memory_before_the_program_starts(compiled, tmp_path):

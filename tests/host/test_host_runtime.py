@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from host_cases import POINTER_ADDRESS, Y_ADDRESS, image, layout_ports, running
+from host_cases import MEMORY, POINTER_ADDRESS, Y_ADDRESS, image, layout_ports, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +98,64 @@ def test_an_exported_pointer_that_moved_is_followed(tmp_path):
     assert machine.memory[1, 0][200] == 9
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            Y_ADDRESS + 24,
+            "12 bytes per PE are copied, and y ([8]f32) of pe.csl has 8 from there on; copy fewer elements or make it "
+            "larger; the pointer 'p' of PE (1, 0) has the value 88 now",
+        ),
+        (
+            MEMORY - 4,
+            "12 bytes from address 1020 leave the PE's memory of 1024 bytes; copy fewer elements; the pointer 'p' of PE "
+            "(1, 0) has the value 1020 now",
+        ),
+        (
+            0,
+            "address 0 lies before the first variable of pe.csl; set the pointer before the copy; the pointer 'p' of PE "
+            "(1, 0) has the value 0 now",
+        ),
+    ],
+)
+def test_a_copy_through_a_pointer_stays_within_what_it_points_to(tmp_path, value, message):
+    """Where a pointer can change, its value at the copy decides; past the end lie other variables, which may be read."""
+    runtime, machine = running(tmp_path, image(2, 1))
+    machine.write(0, 0, POINTER_ADDRESS, Y_ADDRESS.to_bytes(2, "little"))
+    machine.write(1, 0, POINTER_ADDRESS, value.to_bytes(2, "little"))
+    before = bytes(machine.memory[0, 0])
+    words, p = np.ones(6, np.uint32), runtime.get_id("p")
+
+    harmless = value == Y_ADDRESS + 24
+    with pytest.warns(UserWarning, match="copied") if harmless else pytest.raises(InputError) as of_read:
+        runtime.memcpy_d2h(words, p, 0, 0, 2, 1, 3, data_type=B32)
+    runtime, machine = running(tmp_path, image(2, 1))
+    machine.memory[0, 0][:], machine.memory[1, 0][:] = before, before
+    machine.write(1, 0, POINTER_ADDRESS, value.to_bytes(2, "little"))
+    with pytest.raises(InputError) as of_write:
+        runtime.memcpy_h2d(p, words, 0, 0, 2, 1, 3, data_type=B32)
+
+    said = f"memcpy_d2h from 'p': {message}"
+    if harmless:
+        assert str(of_read.pop(UserWarning).message) == f"{said}; the rest is what lies behind it"
+    else:
+        assert str(of_read.value) == said
+    assert str(of_write.value) == f"memcpy_h2d to 'p': {message}"
+    assert machine.memory[0, 0] == before
+
+
+def test_a_read_past_a_variable_s_end_is_only_warned_of(tmp_path):
+    """stencil-v2 of SDK 1.0 copies six words out of an array of five and does not look at the last."""
+    runtime, machine = running(tmp_path, image(1, 1))
+    machine.write(0, 0, Y_ADDRESS, np.arange(10, dtype=np.float32).tobytes())
+    words = np.zeros(9, np.float32)
+
+    with pytest.warns(UserWarning, match=r"y \(\[8\]f32\) of pe.csl has 32 from there on"):
+        runtime.memcpy_d2h(words, runtime.get_id("y"), 0, 0, 1, 1, 9, data_type=B32)
+
+    assert list(words) == list(range(9))
+
+
 def test_a_launch_reaches_every_pe_with_checked_arguments(tmp_path):
     """Arguments are sent as the words of their types; a wrong type or number names the function's own."""
     runtime, machine = running(tmp_path, image(2, 1))
@@ -157,14 +215,31 @@ def test_a_function_that_never_unblocks_is_told_at_the_next_command(tmp_path):
     assert "PE (1, 0): the command stream is blocked" in text
 
 
-def test_stop_tells_of_a_function_that_never_unblocked(tmp_path):
-    """The last launch has no command behind it that could tell."""
+def test_stop_warns_of_a_function_that_only_never_unblocked(tmp_path):
+    """It has done its work, and no command comes behind it that would wait; the next change of the script may add one."""
     runtime, machine = running(tmp_path)
     machine.functions[3] = lambda *_: False
     runtime.launch("f", nonblock=False)
 
-    with pytest.raises(StalledError, match="stop cannot go on"):
+    with pytest.warns(
+        UserWarning, match=r"'f', launched last, has not called unblock_cmd_stream\(\)"
+    ) as told:
         runtime.stop()
+
+    assert told[0].filename == __file__
+
+
+def test_stop_tells_of_a_function_that_cannot_end(tmp_path):
+    """What it waits for is why it did not unblock the stream: its work is not done."""
+    runtime, machine = running(tmp_path)
+    machine.functions[3] = lambda *_: False
+    machine.stuck = "PE (0, 0): task f waits\n"
+    runtime.launch("f", nonblock=False)
+
+    with pytest.raises(StalledError, match="stop cannot go on") as told:
+        runtime.stop()
+
+    assert "task f waits" in str(told.value)
 
 
 def test_streams_go_in_and_out_in_order(tmp_path):

@@ -17,6 +17,8 @@ from openwafer.base import InputError
 
 Direction = Literal["WEST", "EAST", "SOUTH", "NORTH", "RAMP"]
 Architecture = Literal["wse2", "wse3"]
+FifoAction = Literal["test_or_suspend", "terminate", "suspend", "fault"]
+"""test_or_suspend: synchronous operations end and tell so, asynchronous ones wait."""
 PopMode = Literal["no_pop", "always_pop", "pop_on_advance", "pop_on_advance_nop"]
 
 
@@ -62,6 +64,8 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     teardown: bool = False
     swap_x: bool = False
     swap_y: bool = False
+    messages: bool = False
+    """`tx` does not count: the first wavelet of each message says where all of it goes."""
 
 
 class Symbol(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,6 +107,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked: bool = False
     priority: Literal["low", "high"] = "low"
     name: str = ""
+    rotation: tuple[int, int, int] | None = None
+    """A data task of the WSE-3 whose starts are counted: the limit at which the control task of an id starts in its place
+    and the count begins at 0 again, the count as the program starts, and that id."""
 
 
 class Fifo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -113,6 +120,10 @@ class Fifo(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes: int
     activate_push: int | None = None
     activate_pop: int | None = None
+    empty: FifoAction = "test_or_suspend"
+    """What happens to an operation that pops from it as it is empty."""
+    full: FifoAction = "test_or_suspend"
+    """And to one that pushes as it is full."""
 
 
 class Preload(msgspec.Struct, frozen=True):
@@ -144,6 +155,8 @@ class Code(msgspec.Struct, frozen=True):
     """What the deepest chain of calls that can wait needs."""
     blocks: tuple[dict[str, int], ...]
     """For each basic block how many operations of each cost class it has."""
+    places: tuple[int, ...] = ()
+    """Where each entry is declared, as an index of `Program.locations`."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -39,7 +39,8 @@ PE_VIEW = (
     ("fuel", "i32"),  # every jump backwards takes one; below 0 the code calls ow_poll, which refills it
     ("x", "u16"),  # the tile's place in the program's rectangle
     ("y", "u16"),
-    ("reserved", "u32"),
+    ("watched_from", "u16"),  # addresses that microthreads still read; a store there calls ow_watch first
+    ("watched_bytes", "u16"),
     ("arguments", f"u32[{ARGUMENT_WORDS}]"),
 )
 """The part of a PE's state that code may touch: names and types of the fields, in order, C layout."""
@@ -56,6 +57,7 @@ class DescriptorKind(IntEnum):
     FABIN = 3
     FABOUT = 4
     FIFO = 5
+    CIRCBUF = 6
 
 
 DESCRIPTOR = (
@@ -66,7 +68,7 @@ DESCRIPTOR = (
     ("base", "u16"),  # memory: byte address of the first element
     ("length", "u16"),  # elements; 0x7fff in fabric DSDs: no end
     ("stride", "i16"),  # mem1d: from element to element, in elements of the operation that uses it
-    ("index", "u16"),  # fabout: wavelet_index_offset
+    ("index", "u16"),  # fabout: wavelet_index_offset; circbuf: where it stands, in 16-bit words from base
     ("priority", "u8"),  # 0 unset, else 1 low, 2 medium, 3 high
     (
         "simd",
@@ -77,7 +79,7 @@ DESCRIPTOR = (
         "zero",
         "u8",
     ),  # fabout: the source whose memory is cleared at the end; 1 the first, 2 the last but scalars, 0 none
-    ("extents", "u16[4]"),  # mem4d, outermost first; unused dims are 1
+    ("extents", "u16[4]"),  # mem4d, outermost first, unused dims are 1; circbuf: the last is its 16-bit words
     ("strides", "i16[4]"),  # mem4d, in elements of the operation that uses it
 )
 """A DSD in memory and in code: names and types of the fields, in order, 32 bytes."""
@@ -208,6 +210,7 @@ RUNTIME = (
         "ow_vector_complete", (), "u32"
     ),  # 0 if an empty or full FIFO cut the last synchronous operation short
     Runtime("ow_load_dsr", ("u32", "u32", "ptr", "ptr"), "i32"),  # OperandKind, number, DESCRIPTOR, VECTOR
+    Runtime("ow_set_dsr_base", ("u32", "u32", "u32"), "void"),  # OperandKind, number, byte address
     Runtime(
         "ow_map_begin", ("ptr", "ptr", "u32"), "i32"
     ),  # OPERANDs, uint8 each: MAP_TYPES index + MAP_WRITE; location
@@ -236,6 +239,7 @@ RUNTIME = (
         "ow_fail", ("u32", "u32", "u64", "u64"), "void"
     ),  # the same, but returns; then the entry returns FAILED
     Runtime("ow_poll", (), "void"),
+    Runtime("ow_watch", ("u32", "u32"), "void"),  # address and bytes of a store that follows
     # arithmetic that the host's processor may lack; float16 and its kin as uint16 bits
     Runtime("ow_half_to_single", ("u32", "u32"), "f32"),  # bits, HalfFormat
     Runtime("ow_single_to_half", ("f32", "u32"), "u32"),
@@ -283,5 +287,5 @@ class Trap(IntEnum):
     ASSERT = 2
     DIVISION = 3
     UNREACHABLE = 4
-    STACK = 5  # bytes needed, bytes there are
+    STACK = 5  # bytes of the frame; bytes of the stack, and from bit 32 the index of the function's name in the strings
     SHIFT = 6  # bits, width

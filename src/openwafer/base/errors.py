@@ -2,7 +2,8 @@
 
 WaferError
 ├── InputError            a path, option, file or data set that the user gave is wrong
-│   └── RunFolderError    the run folder is in use, or holds another run
+│   ├── RunFolderError    the run folder is in use, or holds another run
+│   └── UnsupportedModelError  the checkpoint's model needs something that serving does not have
 ├── CaptureError          the module's step is not a static graph
 ├── PlanError             the job does not fit, or the plan contradicts itself
 ├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
@@ -11,6 +12,9 @@ WaferError
 ├── CslError              a CSL program is wrong; `csl` adds the places in it
 ├── FabricError           a program did what the wafer forbids
 │   └── StalledError      nothing on the fabric can go on, and the host waits
+├── EngineError           what runs a served model failed; answers that were under way are lost
+│   └── QueueFullError    more requests wait than the server lets wait
+├── ContextLengthError    a prompt and its answer are longer than the model can attend to
 └── RoleError             a role of the cluster failed
     ├── RoleLost          a role's process ended without saying why
     └── StallError        a role waited longer than it may
@@ -29,6 +33,10 @@ class InputError(WaferError):
 
 class RunFolderError(InputError):
     """The run folder is in use by another run, or holds a run of another configuration."""
+
+
+class UnsupportedModelError(InputError):
+    """The checkpoint's model needs something that serving does not have."""
 
 
 class CaptureError(WaferError):
@@ -61,6 +69,23 @@ class FabricError(WaferError):
 
 class StalledError(FabricError):
     """Nothing on the fabric can go on without the host, and the host waits for the fabric."""
+
+
+class EngineError(WaferError):
+    """What runs a served model failed; answers that were under way are lost."""
+
+
+class QueueFullError(EngineError):
+    """More requests wait than the server lets wait; the same request may succeed later."""
+
+    def __init__(self, text: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        """An estimate of the seconds until a place is free."""
+
+
+class ContextLengthError(WaferError):
+    """A prompt and the answer it asks for are longer than the model, or its cache, can hold."""
 
 
 class RoleError(WaferError):

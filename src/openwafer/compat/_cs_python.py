@@ -10,6 +10,7 @@ from pathlib import Path
 from types import CodeType, TracebackType
 
 from openwafer.base import WaferError
+from openwafer.compat._shifts import compile_script, widen_modules
 
 SDK_PATH = Path(__file__).parent / "sdk"
 _USAGE = "usage: cs_python SCRIPT [arguments], cs_python -c COMMAND [arguments], or cs_python -m MODULE [arguments]\n"
@@ -62,9 +63,11 @@ def _run_script(subject: str) -> None:
     except OSError as error:
         sys.stderr.write(f"cs_python: {subject} cannot be read: {error.strerror}\n")
         raise SystemExit(2) from None
-    sys.path.insert(0, str(script.resolve().parent))
+    folder = script.resolve().parent
+    sys.path.insert(0, str(folder))
+    widen_modules(folder)
     try:
-        code = compile(source, subject, "exec", dont_inherit=True)
+        code = compile_script(source, subject)
     except SyntaxError as error:
         sys.stderr.write("".join(traceback.format_exception(type(error), error, None)))
         raise SystemExit(1) from None
@@ -83,10 +86,11 @@ def _run(code: CodeType, name: str) -> None:
 
 
 def _ours(error: WaferError) -> str:
-    """The message, below the innermost line that is the script's and not ours."""
+    """What is wrong, the innermost line that is the script's and not ours, then the rest: a diagnosis may be long."""
     last = _last(error)
     shown = f"    {last.line}\n" if last is not None and last.line else ""
-    return f"{_place(error)}error: {error}\n{shown}"
+    what, _, rest = str(error).partition("\n")
+    return f"{_place(error)}error: {what}\n{shown}{rest}".rstrip("\n") + "\n"
 
 
 def _place(error: BaseException) -> str:

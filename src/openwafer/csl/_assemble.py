@@ -32,8 +32,8 @@ def assemble(units: Mapping[Key, ir.Unit]) -> Assembly[Key]:
     Raises CslError if a unit needs more memory than a PE has.
     """
     keys = list(units)
-    looped = [ir.loop_tail_calls(units[key]) for key in keys]
-    linked = [(unit, link_verified(unit)) for unit in looped]
+    lowered = [ir.stack_calls(ir.loop_tail_calls(units[key])) for key in keys]
+    linked = [(unit, link_verified(unit)) for unit in lowered]
     codes: list[image.Code] = []
     programs: list[image.Program] = []
     numbers: dict[bytes, int] = {}
@@ -66,6 +66,7 @@ def make_code(unit: ir.Unit) -> image.Code:
         ir=ir.print_unit(unit),
         llvm=native.llvm,
         entries=ir.entries(unit),
+        places=tuple(unit.functions[name].location for name in ir.entries(unit)),
         frame_bytes=native.frame_bytes,
         blocks=ir.unit_costs(unit),
     )
@@ -98,6 +99,8 @@ def _program(unit: ir.Unit, linked: ir.Linked, code: int, constants: tuple[int, 
                 unit.symbols[one.symbol].bytes,
                 one.activate_push,
                 one.activate_pop,
+                one.empty,
+                one.full,
             )
             for one in unit.fifos
         ),
@@ -131,6 +134,7 @@ def _task(one: ir.BoundTask, entry: Mapping[str, int]) -> image.Task:
         blocked=one.blocked,
         priority=one.priority,
         name=one.function or "",
+        rotation=one.rotation,
     )
 
 

@@ -3,6 +3,7 @@
 out/image.msgpack      the Image
 out/out.json           {"params": {...}, "colors": {...}}, all text: what scripts read
 out/bin/out_rpc.json   the exported names, in the documented form ("Host Runtime and Tensor Streaming")
+out/out_port_map.json  the ports of a layout, as add_port_mapping takes them
 out/symbols.msgpack    initial values that SdkLayout.set_symbol_all gave, if any
 """
 
@@ -16,6 +17,9 @@ import msgspec
 
 from openwafer.artifact._image import Image, read_image, write_image
 from openwafer.base import InputError, StorageError
+from openwafer.host._port_files import read_port_map, write_port_map
+
+_IMAGE = "image.msgpack"
 
 
 class InitialValue(msgspec.Struct, frozen=True):
@@ -28,16 +32,33 @@ class InitialValue(msgspec.Struct, frozen=True):
 
 
 class SdkCompileArtifacts:
-    """A compiled program in a folder."""
+    """A compiled program in a folder.
+
+    The folder may also be the one above: programs compile to `name/out` and give `name` back.
+    """
 
     def __init__(self, artifacts_path: Path | str) -> None:
-        self.path = Path(artifacts_path)
+        path = Path(artifacts_path)
+        below = path / "out"
+        is_above = not (path / _IMAGE).is_file() and (below / _IMAGE).is_file()
+        self.path = below if is_above else path
+        self.port_names: list[str] | None = None
+        """The ports that a runtime of these artifacts may use; None: all."""
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
         return f"SdkCompileArtifacts({str(self.path)!r})"
+
+    def add_port_mapping(self, port_map: Path | str) -> SdkCompileArtifacts:
+        """Let a runtime use the ports of this file, which SdkLayout.compile wrote, and of others given so; returns itself.
+
+        Raises InputError if the file is no map of ports.
+        """
+        names = read_port_map(Path(port_map))
+        self.port_names = list(dict.fromkeys([*(self.port_names or []), *names]))
+        return self
 
     def image(self) -> Image:
         """The program. Raises InputError if the folder holds none."""
@@ -46,7 +67,7 @@ class SdkCompileArtifacts:
                 f"{self.path} is no folder of a compiled program; compile it first, for example with "
                 f"cslc layout.csl ... -o {self.path.name}"
             )
-        return read_image(self.path / "image.msgpack")
+        return read_image(self.path / _IMAGE)
 
     def initial_values(self) -> list[InitialValue]:
         """What set_symbol_all gave."""
@@ -71,7 +92,7 @@ def write_artifacts(
     texts = {**image.params, **(params or {})}
     try:
         (folder / "bin").mkdir(parents=True, exist_ok=True)
-        (folder / "image.msgpack").unlink(missing_ok=True)
+        (folder / _IMAGE).unlink(missing_ok=True)
         (folder / "out.json").write_text(
             json.dumps({"params": texts, "colors": dict(colors or {})}, indent=2) + "\n", encoding="utf-8"
         )
@@ -82,7 +103,11 @@ def write_artifacts(
         symbols.unlink(missing_ok=True)
         if initial_values:
             symbols.write_bytes(msgspec.msgpack.encode(initial_values))
-        write_image(image, folder / "image.msgpack")
+        port_map = folder / "out_port_map.json"
+        port_map.unlink(missing_ok=True)
+        if image.ports:
+            write_port_map(port_map, image.ports)
+        write_image(image, folder / _IMAGE)
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written: {error.strerror}; make room, or choose another folder with -o"

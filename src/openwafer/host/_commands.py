@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openwafer.artifact._image import Program
 from openwafer.base import InputError
 from openwafer.host._arrays import from_block
 from openwafer.host._device import Device
 from openwafer.host._driver import Command, Cycle, Until
 from openwafer.host._options import MemcpyDataType, MemcpyOrder
-from openwafer.host._program import CompiledProgram, Region
+from openwafer.host._program import THROUGH_POINTER, CompiledProgram, Region
 
 
 class Commands:
@@ -23,6 +26,7 @@ class Commands:
         self._program = program
         self._device = device
         self.launched = ""  # the function that was launched last
+        self.warning = ""  # of `drain`, for the user
 
     def wait_for_stream(self) -> Until:
         """Every PE has to take the next command, also where a copy does not touch it: commands reach all of them."""
@@ -44,11 +48,12 @@ class Commands:
         what = f"memcpy_h2d to {name!r}"
         addresses = self._program.addresses(name, region, what)
         narrow = kind is MemcpyDataType.MEMCPY_16BIT
-        self._check_room(name, region, addresses, block.shape[2] * (2 if narrow else 4), what)
+        size = block.shape[2] * (2 if narrow else 4)
+        self._check_room(name, region, addresses, size, what)
         data = (block & 0xFFFF).astype(np.uint16) if narrow else block
         yield self.wait_for_stream()
         yield Cycle(self._device.cycle + cycles)
-        self._device.write_words(addresses, region, data)
+        self._device.write_words(self._places(name, region, addresses, size, what), region, data)
 
     def read(
         self,
@@ -64,10 +69,12 @@ class Commands:
         what = f"memcpy_d2h from {name!r}"
         addresses = self._program.addresses(name, region, what)
         narrow = kind is MemcpyDataType.MEMCPY_16BIT
-        self._check_room(name, region, addresses, count * (2 if narrow else 4), what)
+        size = count * (2 if narrow else 4)
+        self._check_room(name, region, addresses, size, what, reads=True)
         yield self.wait_for_stream()
         yield Cycle(self._device.cycle + cycles)
-        block = self._device.read_words(addresses, region, count, np.uint16 if narrow else np.uint32)
+        places = self._places(name, region, addresses, size, what, reads=True)
+        block = self._device.read_words(places, region, count, np.uint16 if narrow else np.uint32)
         from_block(block.astype(np.uint32), result, order)
 
     def launch(self, name: str, words: list[int], cycles: int, *, blocking: bool) -> Command:
@@ -86,8 +93,20 @@ class Commands:
             yield Until(everywhere.ready, everywhere.what, everywhere.hint, or_rest=True)
 
     def drain(self) -> Command:
-        """Wait until every PE takes commands: the end of a run."""
-        yield self.wait_for_stream()
+        """Wait until every PE takes commands: the end of a run.
+
+        A function that has done everything but unblock the stream keeps nobody waiting any more: that is only warned of.
+        """
+        wait = self.wait_for_stream()
+        yield replace(wait, or_rest=True)
+        if wait.ready():
+            return
+        if not self._device.lacks_only_unblock():
+            yield wait
+        self.warning = (
+            f"{self.launched!r}, launched last, has not called unblock_cmd_stream() of <memcpy/memcpy> on every PE that runs "
+            "it; nothing was lost, but a further command of the host would have waited for ever"
+        )
 
     def send_all(self, color: int, region: Region, block: NDArray[np.uint32]) -> Command:
         """Stream `block` [row, column, word] to the PEs of a region; done when the fabric has taken every word."""
@@ -161,24 +180,76 @@ class Commands:
         yield Until(arrived, f"{count} words at port {port!r}")
         deliver(np.concatenate(parts) if parts else np.zeros(0, np.uint32))
 
+    def _places(
+        self,
+        name: str,
+        region: Region,
+        addresses: NDArray[np.int32],
+        size: int,
+        what: str,
+        reads: bool = False,
+    ) -> NDArray[np.int32]:
+        """Where a copy begins on each PE, now that every pointer has its value; checked again where one can change."""
+        places = self._device.follow(addresses, region)
+        if places is not addresses:
+            self._check_room(name, region, places, size, what, reads)
+        return places
+
     def _check_room(
-        self, name: str, region: Region, addresses: NDArray[np.int32], size: int, what: str
+        self,
+        name: str,
+        region: Region,
+        addresses: NDArray[np.int32],
+        size: int,
+        what: str,
+        reads: bool = False,
     ) -> None:
-        """A copy must not run over the end of the variable that the exported pointer points to."""
-        for number in np.unique(
-            self._program.program_at[region.y : region.y + region.height, region.x : region.x + region.width]
-        ):
+        """A copy must not run over the end of the variable that it begins in; `size` in bytes per PE.
+
+        Reading what lies behind it harms nothing, and public programs do so (stencil-v2 of SDK 1.0): that is warned of.
+        """
+        rows, columns = slice(region.y, region.y + region.height), slice(region.x, region.x + region.width)
+        programs = self._program.program_at[rows, columns].astype(np.int64)
+        warning = ""
+        kinds, firsts = np.unique(programs * (2 * THROUGH_POINTER) + addresses, return_index=True)
+        for kind, first in zip(kinds, firsts, strict=True):
+            number, address = divmod(int(kind), 2 * THROUGH_POINTER)
+            if address >= THROUGH_POINTER:
+                continue  # _places does it
             program = self._program.image.programs[number]
-            if name in program.pointers or name not in program.variables:
-                continue
-            address = program.variables[name]
-            for symbol in program.symbols:
-                if symbol.address <= address < symbol.address + symbol.bytes:
-                    if address + size > symbol.address + symbol.bytes:
-                        raise InputError(
-                            f"{what}: {size} bytes per PE are copied, and {symbol.name} ({symbol.type}) of {program.name} has "
-                            f"{symbol.address + symbol.bytes - address} from there on; copy fewer elements or make it larger"
-                        )
-                    break
-            if address + size > program.memory_bytes:
-                raise InputError(f"{what}: {size} bytes from address {address} leave the PE's memory")
+            problem, harmless = _overrun(program, address, size)
+            if problem:
+                through = ""
+                if name in program.pointers:
+                    y, x = divmod(int(first), region.width)
+                    through = f"; the pointer {name!r} of PE ({region.x + x}, {region.y + y}) has the value {address} now"
+                if not (reads and harmless):
+                    raise InputError(f"{what}: {problem}{through}")
+                warning = warning or f"{what}: {problem}{through}; the rest is what lies behind it"
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+
+
+def _overrun(program: Program, address: int, size: int) -> tuple[str, bool]:
+    """What is wrong with a copy of `size` bytes to or from `address`, or nothing; and whether a read would do no harm."""
+    if program.symbols and address < min(symbol.address for symbol in program.symbols):
+        return (
+            f"address {address} lies before the first variable of {program.name}; set the pointer before the copy",
+            False,
+        )
+    inside = address + size <= program.memory_bytes
+    for symbol in program.symbols:
+        end = symbol.address + symbol.bytes
+        if symbol.address <= address < end and address + size > end:
+            return (
+                f"{size} bytes per PE are copied, and {symbol.name} ({symbol.type}) of {program.name} has {end - address} "
+                "from there on; copy fewer elements or make it larger",
+                inside,
+            )
+    if not inside:
+        return (
+            f"{size} bytes from address {address} leave the PE's memory of {program.memory_bytes} bytes; "
+            "copy fewer elements",
+            False,
+        )
+    return "", True

@@ -119,7 +119,6 @@ def recall(folder: Path) -> Core:
         if path.is_file():
             return Core.load(path)
     raise InputError(
-        f"no run of {folder} to look at: stop() its SdkRuntime first, or call dump_core('corefile.cs1') "
-        "in the script that runs it"
-        "dump_core('corefile.cs1') in the script that runs it"
+        f"no run of {folder} to look at: stop() its SdkRuntime first, or call dump_core('corefile.cs1') in the script "
+        "that runs it"
     )

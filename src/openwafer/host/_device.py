@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,10 @@ class Device:
         """What everything that waits is waiting for."""
         return str(self.machine.diagnose())
 
+    def lacks_only_unblock(self) -> bool:
+        """On an idle machine: whether all that waits are functions that have not unblocked the host's commands."""
+        return not self.machine.diagnose(unblock=False)
+
     def finish_trace(self) -> None:
         """Write the traces that the environment asks for; see `fabric.watch_machine`."""
         from openwafer.fabric import finish_trace
@@ -68,7 +72,7 @@ class Device:
 
     def write_words(self, addresses: NDArray[np.int32], region: Region, block: NDArray[Any]) -> None:
         """Write `block` [row, column, element], of 16-bit or 32-bit elements, at each PE's own address."""
-        for part, address in self._at(addresses, region):
+        for part, address in same_value_regions(addresses, region):
             rows = slice(part.y - region.y, part.y - region.y + part.height)
             columns = slice(part.x - region.x, part.x - region.x + part.width)
             self.machine.write_block(part.x, part.y, address, np.ascontiguousarray(block[rows, columns]))
@@ -78,7 +82,7 @@ class Device:
     ) -> NDArray[Any]:
         """Read `count` elements of each PE as [row, column, element]."""
         block = np.empty((*region.shape, count), kind)
-        for part, address in self._at(addresses, region):
+        for part, address in same_value_regions(addresses, region):
             rows = slice(part.y - region.y, part.y - region.y + part.height)
             columns = slice(part.x - region.x, part.x - region.x + part.width)
             block[rows, columns] = self.machine.read_block(
@@ -86,15 +90,21 @@ class Device:
             )
         return block
 
-    def _at(self, addresses: NDArray[np.int32], region: Region) -> Iterator[tuple[Region, int]]:
+    def follow(self, addresses: NDArray[np.int32], region: Region) -> NDArray[np.int32]:
+        """The same with each pointer replaced by where it points now."""
+        if (addresses < THROUGH_POINTER).all():
+            return addresses
+        followed = addresses.copy()
         for part, address in same_value_regions(addresses, region):
             if address < THROUGH_POINTER:
-                yield part, address
                 continue
             pointers = self.machine.read_block(
                 part.x, part.y, part.width, part.height, address - THROUGH_POINTER, 1, np.uint16
             )
-            yield from same_value_regions(np.asarray(pointers)[:, :, 0].astype(np.int32), part)
+            rows = slice(part.y - region.y, part.y - region.y + part.height)
+            columns = slice(part.x - region.x, part.x - region.x + part.width)
+            followed[rows, columns] = np.asarray(pointers)[:, :, 0]
+        return followed
 
     def read(self, x: int, y: int, address: int, size: int) -> bytes:
         """Bytes of one PE's memory."""

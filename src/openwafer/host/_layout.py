@@ -15,6 +15,7 @@ from openwafer.host._artifacts import InitialValue, SdkCompileArtifacts, write_a
 from openwafer.host._geometry import IntVector
 from openwafer.host._paths import Nets, Place, connect_lanes, neighbour, tiles_of
 from openwafer.host._platform import SdkExecutionPlatform, SdkTarget, get_platform
+from openwafer.host._port_files import write_port_map
 from openwafer.host._region import CodeRegion, Color, PortHandle
 from openwafer.host._routing import Route, RoutingPosition, image_route
 
@@ -37,9 +38,16 @@ class SdkLayout:
     need. A stream's host end stands right at its port's edge.
     """
 
-    def __init__(self, platform: SdkExecutionPlatform | SdkTarget, *, msg_level: str = "WARNING") -> None:
+    def __init__(
+        self, platform: SdkExecutionPlatform | SdkTarget | Path | str, *, msg_level: str = "WARNING"
+    ) -> None:
         if isinstance(platform, SdkTarget):
             platform = get_platform(target=platform)
+        if isinstance(platform, Path | str):
+            raise InputError(
+                f"SdkLayout cannot read the fabric file {platform}, whose form is not published; name the target instead: "
+                "SdkLayout(SdkTarget.WSE3), or what get_platform gives"
+            )
         if not isinstance(platform, SdkExecutionPlatform):
             raise InputError(
                 f"SdkLayout is made for what get_platform gives, or for an SdkTarget, not for {platform!r}"
@@ -109,7 +117,8 @@ class SdkLayout:
     ) -> SdkCompileArtifacts:
         """Choose numbers and ways, compile every program, and write the folder `out_prefix`.
 
-        `libs` are folders where @import_module looks too. `save_port_map` writes ports.json beside the program.
+        `libs` are folders where @import_module looks too. The map of the ports is written to
+        the folder, and with `save_port_map` also beside it as `out_prefix` + "_port_map.json".
         Raises CslError if a program is wrong, InputError if regions overlap or something cannot be routed.
         """
         folder = Path(out_prefix)
@@ -123,7 +132,7 @@ class SdkLayout:
         ]
         artifacts = write_artifacts(image, folder, initial_values=values)
         if save_port_map:
-            (folder / "ports.json").write_bytes(msgspec.json.format(msgspec.json.encode(ports)))
+            write_port_map(folder.with_name(f"{folder.name}_port_map.json"), image.ports)
         return artifacts
 
     # --- inside ---

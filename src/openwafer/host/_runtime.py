@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from openwafer.host._device import Device, MakeMachine, simulator
 from openwafer.host._driver import Command, Driver, Task
 from openwafer.host._options import MemcpyDataType, MemcpyOrder
 from openwafer.host._platform import SdkExecutionPlatform, no_system
+from openwafer.host._port_files import PortFile, chosen_ports
 from openwafer.host._program import CompiledProgram, Region
 from openwafer.host._rates import MemcpyRates
 from openwafer.host._sim_log import SimLog
@@ -76,7 +78,10 @@ class SdkRuntime:
         self._make_machine: MakeMachine = chosen["machine"]
         self._state = "new"
         self._device: Device | None = None
-        self._ports = {port.name: port for port in self._program.image.ports}
+        self._ports = chosen_ports(
+            self._program.image.ports, self._artifacts.port_names, self._artifacts.path
+        )
+        self._port_files: list[PortFile] = []
         self._core: Core | None = None
 
     # --- life ---
@@ -106,7 +111,7 @@ class SdkRuntime:
         """Carry out every command, let the program come to rest, and end.
 
         A program that never rests is stopped 1,000,000 cycles after its last command if it uses memcpy.
-        Raises StalledError if a command cannot end, among them a launched function that never called unblock_cmd_stream.
+        Raises StalledError if a command cannot end; warns of a launched function that has done all but unblock_cmd_stream.
         """
         self._expect("running", "stop() comes once, after load() and run()")
         self._state = "stopped"
@@ -118,9 +123,13 @@ class SdkRuntime:
                 most = _CYCLES_AFTER_STOP if self._program.image.memcpy else None
                 rested = self._driver.run_until_idle(most)
                 self._after_run(True)
+                if self._commands.warning:
+                    warnings.warn(self._commands.warning, stacklevel=2)
                 if rested and (waiting := self.device.diagnose()):
                     self._log.note(self.device.cycle, waiting)
         finally:
+            for file in self._port_files:
+                file.close()
             self.device.finish_trace()
             self._core = remember(Core(self._program, self.device), self._artifacts.path)
         if self._platform is not None and self._platform.config.dump_core:
@@ -327,10 +336,15 @@ class SdkRuntime:
 
     def is_task_done(self, task_handle: Task) -> bool:
         """Whether a task is done; if not, the machine runs a little."""
+        if any(task_handle is file.task for file in self._port_files):
+            return task_handle.done  # only rest ends it, and a look must not drive the program to its rest
         return self._driver.poll(task_handle)
 
     def task_wait(self, task_handle: Task) -> None:
         """Run until a task is done."""
+        for file in self._port_files:
+            if task_handle is file.task and not task_handle.done:
+                self._finish_file(file)
         self._driver.finish(task_handle)
 
     # --- ports of layouts ---
@@ -364,6 +378,22 @@ class SdkRuntime:
         command = self._commands.receive_port(found.name, found.x, found.y, n_wavelets, deliver)
         return self._wait_unless(nonblock, self._driver.submit(found.name, what, command))
 
+    def receive_tofile(self, port: int | str, outfile: Path | str, *, nonblock: bool = False) -> Task:
+        """Write the words of a port to a file as they arrive, 4 bytes each, lowest first.
+
+        It ends when nothing on the fabric can move any more; with nonblock=True when `stop` has let the program come to
+        rest. Raises StorageError if the file cannot be written.
+        """
+        found = self._port(port, "out")
+        what = f"receive_tofile from port {found.name!r}"
+        self._expect("running", f"{what} comes between run() and stop()")
+        task = Task(what)
+        file = PortFile(self.device, found, Path(outfile), task)
+        self._port_files.append(file)
+        if not nonblock:
+            self._finish_file(file)
+        return task
+
     # --- after the run ---
 
     def read_symbol(self, x: int, y: int, symbol_name: str, dtype: DTypeLike = "uint8") -> NDArray[Any]:
@@ -377,7 +407,19 @@ class SdkRuntime:
         """Write the memory of every PE to a file that debug_util reads."""
         self._memory().write(Path(corefile))
 
+    def dump_elf_core(self, corefile: Path | str) -> None:
+        """Always InputError: a compiled program has no ELF files here."""
+        raise InputError(
+            f"dump_elf_core({str(corefile)!r}): there are no ELF files here; dump_core writes the memory of every PE, which "
+            "debug_util and read_symbol read"
+        )
+
     # --- inside ---
+
+    def _finish_file(self, file: PortFile) -> None:
+        self._driver.finish_all()
+        self._driver.run_until_idle()
+        file.close()
 
     def _memory(self) -> Core:
         if self._core is not None:
@@ -447,6 +489,8 @@ class SdkRuntime:
         return found
 
     def _after_run(self, final: bool) -> None:
+        for file in self._port_files:
+            file.drain()
         self._log.lines(self.device.new_prints(final=final))
 
     def _check_platform(self) -> None:

@@ -18,6 +18,9 @@ CACHE: Final = contested(
     reason="a program's memory budget is the SRAM either way",
 )
 COLORS: Final = published(24, "colors", "pe-colors", f"{src.SDK_DOCS}; {src.SC24}")
+DSRS: Final = assumed(
+    16, "registers", "pe-dsrs", "the power of two above the highest number in public programs, 11"
+)
 
 DATA_BITS: Final = published(32, "b", "link-data", f"{src.SDK_DOCS}; {src.JAMES}")
 MESSAGE_BITS: Final = derive(

@@ -46,6 +46,7 @@ class Link:
 class Pe:
     """One processing element: memory, datapath and the ramp to its router.
 
+    dsrs: data structure registers in each of the files dest, src0 and src1.
     simd_fp16: fp16 multiply-adds a cycle. ramp_cycles: router to core, or core to router.
     memory_bytes_per_cycle: all read and write ports together.
     """
@@ -60,6 +61,7 @@ class Pe:
     memory_bytes_per_cycle: Fact
     simd_fp16: Fact
     colors: Fact
+    dsrs: Fact
     ramp_cycles: Fact
     peak_watts: Fact
 

@@ -9,6 +9,7 @@ from openwafer.machine._common import (
     CACHE,
     COLORS,
     DATA_BITS,
+    DSRS,
     MESSAGE_BITS,
     SRAM,
     fabric,
@@ -50,6 +51,7 @@ _pe = Pe(
     memory_bytes_per_cycle=_memory,
     simd_fp16=_simd,
     colors=COLORS,
+    dsrs=DSRS,
     ramp_cycles=assumed(2, "cycles", "wse1-ramp", _AS_WSE2),
     peak_watts=derive("wafer / pes", "W", "wse1-pe-power", src.HERE, {"wafer": _power, "pes": _visible}),
 )

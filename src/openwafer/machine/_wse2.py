@@ -12,6 +12,7 @@ from openwafer.machine._common import (
     COLORS,
     DATA_BITS,
     DENSE_WSE2,
+    DSRS,
     MEMCPY_COLUMNS,
     MEMCPY_ROWS,
     MESSAGE_BITS,
@@ -70,6 +71,7 @@ _pe = Pe(
     memory_bytes_per_cycle=_memory,
     simd_fp16=_simd,
     colors=COLORS,
+    dsrs=DSRS,
     ramp_cycles=contested(
         measured(2, "cycles", "wse2-ramp", src.HPDC),
         published(5, "cycles", "wse2-ramp", f"{src.SC24}, p. 8"),

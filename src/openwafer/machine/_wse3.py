@@ -10,6 +10,7 @@ from openwafer.machine._common import (
     COLORS,
     DATA_BITS,
     DENSE_WSE2,
+    DSRS,
     MEMCPY_COLUMNS,
     MEMCPY_ROWS,
     MESSAGE_BITS,
@@ -67,6 +68,7 @@ _pe = Pe(
     memory_bytes_per_cycle=_memory,
     simd_fp16=_simd,
     colors=COLORS,
+    dsrs=DSRS,
     ramp_cycles=contested(
         published(5, "cycles", "wse3-ramp", f"{src.SC24}, p. 8"),
         measured(7, "cycles", "wse3-ramp", f"{src.SERIES_F}, core to router, from dispatch"),

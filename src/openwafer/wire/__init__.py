@@ -21,6 +21,7 @@ from openwafer.wire._handshake import Connection, accept, connect, listen, versi
 from openwafer.wire._hosts import HostsTransport
 from openwafer.wire._link import Inbox, Outbox
 from openwafer.wire._local import LocalTransport
+from openwafer.wire._memory import available_memory_bytes
 from openwafer.wire._mover import Mover, TcpMover
 from openwafer.wire._ring import RingMessage, RingStats
 from openwafer.wire._ring_reader import RingReader
@@ -48,6 +49,7 @@ __all__ = [
     "TcpMover",
     "Transport",
     "accept",
+    "available_memory_bytes",
     "connect",
     "listen",
     "version",

@@ -17,8 +17,8 @@ WRONG = Path(__file__).with_name("wrong_meaning.txt")
 def wrong_meanings() -> list[tuple[str, str, str]]:
     """Name, program and message of each: `=== name`, the program, `---`, the message.
 
-    A name that ends with `(wse2)` is compiled for that machine, others for the WSE-3. One that begins with `layout:` is a
-    whole program, others are programs of one PE.
+    A name with `(wse2)` is compiled for that machine, others for the WSE-3; with `(2.10)` in that dialect, others in 1.4. One
+    that begins with `layout:` is a whole program, others are programs of one PE.
     """
     found = []
     for part in WRONG.read_text("utf-8").split("=== ")[1:]:
@@ -32,9 +32,10 @@ def meaning(name: str, program: str, folder: Path) -> str:
     """The errors of a program as a user reads them; empty if there are none."""
     path = folder / "t.csl"
     path.write_text(program, "utf-8")
-    architecture = "wse2" if name.endswith("(wse2)") else "wse3"
-    files = Files("1.4")
-    options = Options(architecture=architecture, fabric=(20, 10), offset=(4, 1))
+    architecture = "wse2" if "(wse2)" in name else "wse3"
+    dialect = "2.10" if "(2.10)" in name else "1.4"
+    files = Files(dialect)  # type: ignore[arg-type]
+    options = Options(architecture=architecture, dialect=dialect, fabric=(20, 10), offset=(4, 1))  # type: ignore[arg-type]
     try:
         file = files.load(path, "t.csl")
         if name.startswith("layout:"):

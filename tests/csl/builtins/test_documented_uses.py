@@ -11,6 +11,8 @@ CLAIMS = {
     "as of a bool": "!@as(bool, 0) and !@as(bool, -0.0) and @as(bool, -5)",
     "as of a literal": "@is_same_type(@type_of(@as(f16, 10)), f16)",
     "bitcast": "@bitcast(u16, @as(f16, 1.0)) == 0x3c00",
+    "bitcast of what is no number": "@bitcast(u16, @bitcast(f16, @as(u16, 0x7e00))) == 0x7e00",
+    "bitcast of infinity": "@bitcast(u32, @bitcast(f32, @as(u32, 0x7f800000))) == 0x7f800000",
     "bitcast to a number that is none": "@as(bool, @bitcast(f16, @as(u16, 0xffff)))",
     "concat_structs": "@concat_structs(.{ .foo = 10 }, .{ .bar = -1 }).bar == -1",
     "constants": "@constants([4, 5]i16, 10)[3, 4] == 10",
@@ -22,6 +24,7 @@ CLAIMS = {
     "get_array": '@get_array("abc")[2] == 99',
     "get_array of text that is not ASCII": '@element_count(@type_of(@get_array("\u3053\u3093\u306b\u3061\u306f"))) == 15',
     "get_int of an id": "@get_int(@get_local_task_id(29)) == 29",
+    "get_color where there is none": "@get_int(@get_color(32)) == 32 and @get_color(32) != @get_color(3)",
     "get_int of a color": "@is_same_type(@type_of(@get_int(@get_color(3))), u16)",
     "get_int of a number": "@get_int(@as(i8, -10)) == -10",
     "get_int of an enum": "@get_int(pair.SECOND) == 2 and @is_same_type(@type_of(@get_int(pair.FIRST)), u32)",
@@ -29,6 +32,7 @@ CLAIMS = {
     "get_string_from_byte": "@strlen(@get_string_from_byte(65)) == 1 and @get_array(@get_string_from_byte('\\n'))[0] == 10",
     "has_field": '@has_field(.{ .blah = 10 }, "blah") and !@has_field(.{ .blah = 10 }, "b")',
     "is_arch": '@is_arch("wse3") and !@is_arch("wse2")',
+    "is_arch of a machine that nothing is compiled for": '!@is_arch("wse1")',
     "is_comptime": "@is_comptime()",
     "range_start": "@range_start(@range(i32, 3, 9, 2)) == 3",
     "range_stop": "@range_stop(@range(u32, 13)) == 13",
@@ -63,6 +67,13 @@ USES = {
     "range downwards": ("for (@range(i16, 2, -3, -1)) |i| { r[0] += 1; r[1] = i; }", [5, -2]),
     "an empty range": ("for (@range(i16, 2, 7, -1)) |i| { r[0] = i; }", [0]),
     "a range up to a variable": ("for (@range(i16, x)) |i| { r[0] += i; }", [10]),
+    "a range in a variable": (
+        "var q = @range(u16, n); n = 9; r[0] = @as(i16, @range_stop(q)); for (q) |i| { r[1] += @as(i16, i); }",
+        [3, 3],
+    ),
+    "a range as an argument": ("r[0] = total(@range(i16, 4)); r[1] = total(@range(i16, x));", [6, 10]),
+    "a range out of a function": ("for (up_to(x)) |i| { r[0] += i; }", [10]),
+    "constants of running code": ("const c = @constants([9]i16, x); x = 6; r = c;", [5] * 9),
     "is_comptime": ("r[0] = comptime known(); r[1] = known();", [1, 2]),
     "random16": (
         "const a = @random16(); const b: i16 = @as(i16, @random16()); r[0] = if (@as(i16, a) == b) 0 else 1;",
@@ -167,6 +178,8 @@ const D = @get_dsd(mem1d_dsd, .{ .tensor_access = |i|{3} -> r[i] });
 const I = @get_dsd(mem1d_dsd, .{ .tensor_access = |i|{3} -> r[i], .wavelet_index_offset = true });
 fn known() i16 { if (@is_comptime()) { return 1; } else { return 2; } }
 fn doubled(a: i16) i16 { return 2 * a; }
+fn total(all: anytype) i16 { var sum: i16 = 0; for (all) |i| { sum += i; } return sum; }
+fn up_to(stop: i16) @type_of(@range(i16, 1)) { return @range(i16, stop); }
 fn plus(a: i16, b: i16) i16 { return a + b; }
 fn note(a: i16) void { r[6] += a; }
 task ten() void { r[0] = 11; }

@@ -254,3 +254,25 @@ comptime {
 
     assert ran.failure == ""
     assert ran["seen"] == [0, 1, 5, 0]
+
+
+def test_more_colors_than_queues_work_without_a_name_on_the_wse2(tmp_path):
+    """Synchronous operations need no queue of their own: each of 12 colors takes its word out and back, twice."""
+    colors = range(1, 13)
+    dsds = "".join(
+        f"const o{c} = @get_dsd(fabout_dsd, .{{ .extent = 1, .fabric_color = @get_color({c}) }});\n"
+        f"const i{c} = @get_dsd(fabin_dsd, .{{ .extent = 1, .fabric_color = @get_color({c}) }});\n"
+        for c in colors
+    )
+    sends = "".join(f"@mov16(o{c}, @as(u16, {c}) + base); " for c in colors)
+    receives = "".join(f"@mov16(&got, i{c}); total[{c - 1}] += got; " for c in reversed(colors))
+    program = (
+        f"var total = @zeros([12]u16);\nvar got: u16;\n{dsds}{START}"
+        f"fn around(base: u16) void {{ {sends}{receives} }}\ntask start() void {{ around(0); around(100); }}\n"
+        f"comptime {{ {''.join(loop(c) for c in colors)} }}\n"
+    )
+
+    ran = run(program, tmp_path, "wse2")
+
+    assert not ran.failure
+    assert ran["total"] == [2 * c + 100 for c in colors]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from meaning_cases import body, lines, unit_of
 
+from openwafer.csl._diagnostics import DiagnosticError
+from openwafer.csl.ir._records import FIELD
+
 HEAD = """
 var a = @zeros([10]f32);
 var h = @zeros([10]f16);
@@ -173,13 +176,62 @@ def test_an_operation_is_complete_where_its_result_is_asked_for(tmp_path):
     assert sum(line.startswith("vector") for line in found) == 1
 
 
-def test_operations_of_the_wse2_get_a_queue_if_they_name_none(tmp_path):
-    """One for each color, from the last on; queues that the program initialises are left alone."""
-    declarations = (
-        "const i3 = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(3) });\n"
-        "const i4 = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(4) });\n"
-        "comptime { @initialize_queue(@get_input_queue(7), .{ .color = @get_color(8) }); }\n"
-    )
-    found = vectors("@fmovs(A, i3); @fmovs(A, i4); @fmovs(A, i3);", tmp_path, "wse2", declarations)
+def in_queues(lines):
+    return [
+        line.rpartition("queue ")[2].split(")")[0].split(",")[0] if "queue" in line else "" for line in lines
+    ]
 
-    assert [line.rpartition("queue ")[2].split(")")[0].split(",")[0] for line in found] == ["6", "5", "6"]
+
+def received(*colors, asynchronous=()):
+    """DSDs i<color> that name no queue, and what receives by each of them."""
+    declarations = "".join(
+        f"const i{color} = @get_dsd(fabin_dsd, .{{ .extent = 1, .fabric_color = @get_color({color}) }});\n"
+        for color in dict.fromkeys(colors)
+    )
+    settings = {color: ", .{ .async = true }" for color in asynchronous}
+    return "".join(f"@fmovs(A, i{color}{settings.get(color, '')}); " for color in colors), declarations
+
+
+def test_operations_of_the_wse2_get_a_queue_if_they_name_none(tmp_path):
+    """One for each color, from the last on; queues that the program names or initialises are left alone."""
+    statements, declarations = received(3, 4, 3)
+    declarations += (
+        "comptime { @initialize_queue(@get_input_queue(7), .{ .color = @get_color(8) }); }\n"
+        "const named = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(9), "
+        ".input_queue = @get_input_queue(6) });\n"
+    )
+    found = vectors(statements + "@fmovs(A, named);", tmp_path, "wse2", declarations)
+
+    assert in_queues(found) == ["5", "4", "5", "6"]
+
+
+def test_asynchronous_operations_of_the_wse2_get_their_queues_first(tmp_path):
+    """A queue is also the microthread; synchronous operations can share what a color has without one."""
+    statements, declarations = received(*range(1, 12), asynchronous=(11,))
+    found = vectors(statements, tmp_path, "wse2", declarations)
+
+    assert in_queues(found) == ["6", "5", "4", "3", "1", "0", "", "", "", "", "7"]
+
+
+def test_a_variable_dsd_of_the_wse2_gets_a_queue_too(tmp_path):
+    """Running code may change its length and use it asynchronously, so its first value has the queue of its color."""
+    unit = unit_of(
+        body(
+            "v = @set_dsd_length(v, su); @fmovs(A, v);",
+            HEAD.replace("su: u32", "su: u16")
+            + "var v = @get_dsd(fabin_dsd, .{ .extent = 1, .fabric_color = @get_color(5) });\n",
+        ),
+        tmp_path,
+        "wse2",
+    )
+
+    assert unit.symbols["v"].value[FIELD["queue"]] == 7
+
+
+def test_asynchronous_operations_of_more_colors_than_queues_are_refused(tmp_path):
+    """Two at once cannot share a queue; which are at work at once only the programmer knows."""
+    statements, declarations = received(*range(1, 10), asynchronous=range(1, 10))
+    with pytest.raises(
+        DiagnosticError, match=r"no input queue is left for this fabin_dsd.*\n.*\n.*\n.*name one with"
+    ):
+        vectors(statements, tmp_path, "wse2", declarations)

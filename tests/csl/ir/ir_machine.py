@@ -73,6 +73,8 @@ class Machine:
     waits: Sequence[bool] = ()
     arguments: bytes = b""
     elements: int = 2
+    watched: tuple[int, int] = (0, 0)
+    """First address and bytes of what microthreads are said to read."""
     log: list[tuple[Any, ...]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     operations: int = 0
@@ -83,6 +85,7 @@ class Machine:
         self.costs = (ctypes.c_uint32 * max(1, blocks))(*(3 * number + 1 for number in range(blocks)))
         self.table = (ctypes.c_uint64 * max(1, len(self.constants)))(*self.constants)
         self.view = PeView(x=3, y=7, memory_bytes=len(self.memory), fuel=FUEL)
+        self.view.watched_from, self.view.watched_bytes = self.watched
         self.view.memory = ctypes.addressof(self.data)
         self.view.costs = ctypes.addressof(self.costs)
         self.view.constants = ctypes.addressof(self.table)

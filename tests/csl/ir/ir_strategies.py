@@ -37,7 +37,7 @@ def descriptors(symbol: str = "data") -> st.SearchStrategy[ir.Descriptor]:
     four = st.tuples(*[st.integers(1, 9)] * 4)
     return st.builds(
         ir.Descriptor,
-        st.sampled_from(("mem1d", "mem4d", "fabin", "fabout", "fifo")),
+        st.sampled_from(("mem1d", "mem4d", "fabin", "fabout", "fifo", "circbuf")),
         st.integers(0, 65535) | st.builds(ir.Address, st.just(symbol), st.integers(-4, 40)),
         length=st.integers(0, 65535),
         stride=st.integers(-32768, 32767),
@@ -76,7 +76,8 @@ class Maker:
         self.locals |= {f"l_{kind}": ir.Local(kind) for kind in VALUES}
         self.locals["stack"] = ir.Local("void", 16, 4)
         result = draw(st.sampled_from(("void", *VALUES)))
-        self.function = ir.Function(name, parameters, result, self.locals, [ir.Block()])
+        place = draw(st.integers(0, 1))
+        self.function = ir.Function(name, parameters, result, self.locals, [ir.Block()], place)
         self.values: list[tuple[int, ir.Type]] = []
 
     @property
@@ -296,7 +297,9 @@ class Maker:
             value = self.add(ir.Get(self.new(), f"l_{kind}"), kind)
             self.add(ir.Store(kind, ir.Address("out", OUT * place), value, True))
         if self.draw(st.integers(0, 19)) == 0:
-            self.block.terminator = ir.Halt("assert", 1)
+            self.block.terminator = ir.Halt(
+                "assert", 1, self.draw(st.sampled_from([(0, 0), (16, 7 << 32 | 4096)]))
+            )
         elif self.function.result == "void":
             self.block.terminator = ir.Return()
         else:
@@ -328,10 +331,14 @@ def units(draw: Any, waits: bool = True) -> ir.Unit:
         tasks=[
             ir.BoundTask("local", 9, "main", kinds, active=True, priority="high"),
             ir.BoundTask("data", 3, None, blocked=True),
+            ir.BoundTask("data", 4, "main", kinds, rotation=(10, 2, 0)),
             ir.BoundTask("empty_queue", 10, "main", kinds),
         ],
         queues=[ir.BoundQueue("input", 2, 5, 3, 1, 12)],
-        fifos=[ir.BoundFifo(0, "data", activate_pop=9)],
+        fifos=[
+            ir.BoundFifo(0, "data", activate_pop=9),
+            ir.BoundFifo(1, "data", empty="terminate", full="fault"),
+        ],
         preloads=[ir.LoadDsr(ir.Register("dest", 1), draw(descriptors()), settings_of(draw), True, False)],
         blocked=[("queue", 2)],
         config=[(0x7F20, 4)],

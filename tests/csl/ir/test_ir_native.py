@@ -21,15 +21,43 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
-@given(unit=units(), waits=st.lists(st.booleans(), max_size=12), arguments=st.binary(max_size=24))
+@given(
+    unit=units(),
+    waits=st.lists(st.booleans(), max_size=12),
+    arguments=st.binary(max_size=24),
+    watched=st.sampled_from([(0, 0), (1090, 40), (1024, 900)]),
+)
 def test_native_code_does_what_the_interpreter_does(
-    unit: ir.Unit, waits: list[bool], arguments: bytes
+    unit: ir.Unit, waits: list[bool], arguments: bytes, watched: tuple[int, int]
 ) -> None:
     """Memory, clock, fuel, every call of the runtime with its records, and where it waits or traps are the same."""
     code, memory = resolved(unit)
 
-    interpreted, native = run_both(code, memory=memory, waits=waits, arguments=arguments)
+    interpreted, native = run_both(code, memory=memory, waits=waits, arguments=arguments, watched=watched)
 
+    assert native.seen == interpreted.seen
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ("store u16 @data+0, u16 5 known", []),
+        ("store u16 @data+6, u16 5 known", []),
+        ("store u16 @data+8, u16 5 known", [("ow_watch", 1032, 2)]),
+        ("store u32 @data+6, u32 5 known", [("ow_watch", 1030, 4)]),
+        ("store u64 @data+14, u64 5", [("ow_watch", 1038, 8)]),
+        ("store u64 @data+16, u64 5", []),
+        ("copy @data+4, @data+32, 6", [("ow_watch", 1028, 6)]),
+    ],
+)
+def test_a_store_where_a_microthread_reads_is_told_before_it_happens(store: str, told: list[object]) -> None:
+    """Watched are the bytes 1032 to 1039; the store itself then runs ahead as any other."""
+    text = f'symbol @data: 64 align 4 "[16]u32"\nfn main() void {{\n^0:\n  {store}\n  return\n}}\n'
+    code, memory = resolved(unit_of(text))
+
+    interpreted, native = run_both(code, memory=memory, watched=(1032, 8))
+
+    assert interpreted.log == native.log == told
     assert native.seen == interpreted.seen
 
 

@@ -48,15 +48,16 @@ export fn main() void { even(); }
         "const r = if (n == 0) n else f(n - 1); left = r; return r;",
     ],
 )
-def test_a_call_with_work_behind_it_is_refused(tmp_path: Path, body: str) -> None:
-    """Its locals would be needed twice at once."""
+def test_a_call_with_work_behind_it_is_no_jump(tmp_path: Path, body: str) -> None:
+    """Its locals are needed twice at once: it gets a stack, and code without one is refused."""
     unit = looped(
         tmp_path,
         f"var left: i16;\nfn f(n: i16) i16 {{ {body} }}\nexport fn main() void {{ left = f(left); }}",
     )
 
-    with pytest.raises(CslError, match=r"f calls itself .*; write it as a loop"):
+    with pytest.raises(CslError, match="f calls itself"):
         ir.verify(unit)
+    ir.verify(ir.stack_calls(unit))
 
 
 def test_a_pointer_to_a_local_is_no_last_call(tmp_path: Path) -> None:
@@ -72,3 +73,4 @@ export fn main() void { var x: i16 = r; f(&x); }
 
     with pytest.raises(CslError, match="calls itself"):
         ir.verify(unit)
+    ir.verify(ir.stack_calls(unit))

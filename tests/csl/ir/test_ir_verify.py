@@ -36,6 +36,7 @@ CASES = [
     (function("%0 = neg i16 i16 1, i16 2", "return"), "it takes 1 operands, found 2"),
     (function("%0 = bitcast i16 i16 1 to f32", "return"), "i16 and f32 do not have the same size"),
     (function("copy @x+0, @x+0, 4 !7", "return"), "location 7 is not in the unit's table of 2"),
+    ("fn f() void !7 {\n^0:\n  return\n}\n", "function f: location 7 is not in the unit's table of 2"),
     (function("jump ^4"), "block ^0, at its end: there is no block ^4"),
     (function("halt chair"), "there is no trap chair"),
     (function("choose i16 i16 1 [1: ^0, 1: ^0] else ^0"), "two cases have the same value"),

@@ -60,6 +60,21 @@ def test_programs_that_differ_in_numbers_share_their_code(tmp_path):
     assert len(made.codes) == 1
 
 
+def test_an_image_says_where_entries_are_declared(tmp_path):
+    """Traces show a task with its line, as they do an operation; code that programs share has the places of them all."""
+    made = image(
+        tmp_path,
+        'layout { @set_rectangle(2, 1); for (@range(u16, 2)) |x| { @set_tile_code(x, 0, "pe.csl", .{ .n = x }); } '
+        f"{NAMES} }}",
+        pe=PE,
+    )
+
+    (code,) = made.codes
+    assert [program.locations[code.places[program.functions["f"]]][1:] for program in made.programs] == [
+        (4, 1)
+    ] * 2
+
+
 def test_a_program_that_asks_for_its_place_at_compile_time_is_made_for_each_tile(tmp_path):
     """<layout> is evaluated where it stands; code that asks as it runs is shared."""
     tiles = 'for (@range(u16, 3)) |x| { @set_tile_code(x, 0, "pe.csl"); }'

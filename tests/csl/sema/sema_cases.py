@@ -64,9 +64,8 @@ def compile_case(case: Case, tell: list[str] | None = None) -> ir.Unit:
     files = Files(case.options.dialect)
     files.load(case.path, case.path.name)
     told = [] if tell is None else tell
-    return ir.loop_tail_calls(
-        compile_unit(case.path, case.params, options=case.options, files=files, tell=told.append)
-    )
+    unit = compile_unit(case.path, case.params, options=case.options, files=files, tell=told.append)
+    return ir.stack_calls(ir.loop_tail_calls(unit))
 
 
 def result_text(case: Case) -> str:

@@ -119,6 +119,10 @@ def test_an_error_is_told_once_for_all_instances(tmp_path: Path) -> None:
             'const m = @import_module("<none>");',
             "there is no file `<none>` in the library or the import paths",
         ),
+        (
+            'const m = @import_module("<memcpy_multi/get_params>", .{ .width = 1 });',
+            "`<memcpy_multi/get_params>` is a library of SDK 0.x, this compiler is for programs of 1.0 and later",
+        ),
         ('const m = @import_module("main.csl");', "`main.csl` imports itself"),
         ('const m = @import_module("bad.csl");', "bad.csl:1:"),
         (

@@ -14,6 +14,7 @@ from openwafer.cluster.store._checkpoint import (
 from openwafer.cluster.store._disk import DiskStore
 from openwafer.cluster.store._files import aligned_buffer
 from openwafer.cluster.store._folders import list_checkpoints
+from openwafer.cluster.store._format import read_header
 from openwafer.cluster.store._initialise import initialise
 from openwafer.cluster.store._ram import RamStore
 from openwafer.cluster.store._tensors import view_tensors
@@ -35,6 +36,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "open_weights",
+    "read_header",
     "save_checkpoint",
     "verify_checkpoint",
     "view_tensors",

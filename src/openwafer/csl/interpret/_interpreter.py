@@ -145,7 +145,7 @@ class _Thread:
                 if top.result is not None:
                     self._stack[-1].temporaries[top.result] = value
             case ir.Halt():
-                raise TrapError(abi.Trap[end.kind.upper()])
+                raise TrapError(abi.Trap[end.kind.upper()], *end.numbers)
 
     def _call(self, name: str, *arguments: int) -> int:
         return self._runtime.call(name, self._pe.address, *arguments)
@@ -181,6 +181,7 @@ class _Thread:
                 target, source = self._value(one.target), self._value(one.source)
                 self._check(target, one.bytes)
                 self._check(source, one.bytes)
+                self._watch(target, one.bytes)
                 self._pe.memory[target : target + one.bytes] = bytes(
                     self._pe.memory[source : source + one.bytes]
                 )
@@ -232,6 +233,11 @@ class _Thread:
         if address + size > len(self._pe.memory):
             raise TrapError(abi.Trap.ADDRESS, address, size)
 
+    def _watch(self, address: int, size: int) -> None:
+        view = self._pe.view
+        if size and view.watched_from - size < address < view.watched_from + view.watched_bytes:
+            self._call("ow_watch", address, size)
+
     def _load(self, address: int, one: ir.Load) -> Value:
         size = ir.BYTES[one.type]
         if not one.known and address >= _CONFIG_BASE and one.type != "dsd":
@@ -251,6 +257,8 @@ class _Thread:
                 self._call("ow_config_write", address // 2 + word, bits >> 16 * word & 0xFFFF)
             return
         self._check(address, size)
+        if one.type != "dsd":
+            self._watch(address, size)
         data = value if one.type == "dsd" else values.bits_of(one.type, value).to_bytes(size, "little")
         self._pe.memory[address : address + size] = data
 

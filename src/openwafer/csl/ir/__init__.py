@@ -2,6 +2,7 @@
 
 Unit, Function, Block, ...      what a program is (`_ir.py`), and the machine operations that it may name (MACHINE)
 print_unit, parse_unit          text, both ways
+loop_tail_calls, stack_calls    recursion as jumps, or on a stack
 verify                          what every consumer may rely on
 link, memory_image              addresses, and the memory as the program starts
 resolve, share                  code without symbols, and one code for many tiles
@@ -107,6 +108,7 @@ from openwafer.csl.ir._records import (
     register_kind,
     unpack_descriptor,
 )
+from openwafer.csl.ir._recursion import STACK_BYTES, stack_calls
 from openwafer.csl.ir._share import Group, resolve, share
 from openwafer.csl.ir._tail_calls import loop_tail_calls
 from openwafer.csl.ir._verify import verify
@@ -124,6 +126,7 @@ __all__ = [
     "OPERATION_NUMBER",
     "SIGNED",
     "SINGLE_NAN",
+    "STACK_BYTES",
     "VIEW",
     "Address",
     "Arithmetic",
@@ -210,6 +213,7 @@ __all__ = [
     "share",
     "single",
     "single_bits",
+    "stack_calls",
     "successors",
     "unit_costs",
     "unpack_descriptor",

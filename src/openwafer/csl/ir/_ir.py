@@ -73,7 +73,7 @@ class Descriptor:
     `base` is an Address, or an int (an address, a FIFO's number is in `queue`).
     """
 
-    kind: Literal["mem1d", "mem4d", "fabin", "fabout", "fifo"]
+    kind: Literal["mem1d", "mem4d", "fabin", "fabout", "fifo", "circbuf"]
     base: Address | int = 0
     length: int = 0
     stride: int = 0
@@ -415,10 +415,14 @@ class Return:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """`halt assert`: an error at run time; `kind` is a Trap of the ABI in lower case."""
+    """`halt assert`: an error at run time; `kind` is a Trap of the ABI in lower case, `numbers` are those of that trap.
+
+    Numbers that are not 0 are printed: `halt stack (16, 4096)`.
+    """
 
     kind: str
     location: int = 0
+    numbers: tuple[int, int] = (0, 0)
 
 
 Terminator: TypeAlias = Jump | Branch | Choose | Return | Halt
@@ -446,13 +450,14 @@ class Local:
 
 @dataclass(slots=True)
 class Function:
-    """`fn name(%a: i16) i16`: parameters are the first locals."""
+    """`fn name(%a: i16) i16 !3`: parameters are the first locals."""
 
     name: str
     parameters: tuple[str, ...]
     result: Type
     locals: dict[str, Local]
     blocks: list[Block]
+    location: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +495,8 @@ class BoundTask:
     active: bool = False
     blocked: bool = False
     priority: Literal["low", "high"] = "low"
+    rotation: tuple[int, int, int] | None = None
+    """A data task: limit, the counter as the program starts, and the control task that takes its turn at the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,14 +511,21 @@ class BoundQueue:
     control_offset: int = 0
 
 
+FifoAction: TypeAlias = Literal["test_or_suspend", "terminate", "suspend", "fault"]
+
+
 @dataclass(frozen=True, slots=True)
 class BoundFifo:
-    """`fifo 0 @buffer activate_push 9`."""
+    """`fifo 0 @buffer activate_push 9 empty terminate`."""
 
     number: int
     symbol: str
     activate_push: int | None = None
     activate_pop: int | None = None
+    empty: FifoAction = "test_or_suspend"
+    """What happens to an operation that pops from it as it is empty."""
+    full: FifoAction = "test_or_suspend"
+    """And to one that pushes as it is full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Addresses: every symbol in the order of its declaration, and behind them one stack for the locals that have an address.
 
-Tasks run one at a time and functions do not call themselves, so the stack needs no pointer: a function's locals lie behind
-those of the deepest chain of calls that leads to it, at addresses that are known here.
+Tasks run one at a time and no function calls itself any more (`_tail_calls.py`, `_recursion.py`), so the stack needs no
+pointer: a function's locals lie behind those of the deepest chain of calls that leads to it, at addresses known here.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def call_order(
                 cycle = " -> ".join([*chain[chain.index(name) :], name])
                 where = _place_of_call(functions[chain[-1]], name, locations)
                 raise CslError(
-                    f"{where}function {name} calls itself ({cycle}), but a PE has no stack for that; write it as a loop"
+                    f"{where}function {name} calls itself ({cycle}), which loop_tail_calls and stack_calls should have changed"
                 )
             elif name not in done:
                 chain.append(name)

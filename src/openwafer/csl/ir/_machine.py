@@ -44,6 +44,8 @@ MACHINE: dict[str, Operation] = {
     "end_id": Operation(("u16",), "void", "ow_vector_id", "move", (0,)),
     "control_id": Operation(("u16",), "void", "ow_vector_id", "move", (1,)),
     "thread_id": Operation(("u16",), "void", "ow_vector_id", "move", (2,)),
+    # operands: OperandKind of a DSR, its number, the address
+    "set_dsr_base": Operation(("u16", "u16", "ptr"), "void", "ow_set_dsr_base", "dsd_edit"),
     "fifo_read_length": Operation(("u16", "u16"), "void", "ow_fifo_length", "dsd_edit", (0,)),
     "fifo_write_length": Operation(("u16", "u16"), "void", "ow_fifo_length", "dsd_edit", (1,)),
     "queue_flush": Operation(("u16",), "void", "ow_queue_flush", "config"),

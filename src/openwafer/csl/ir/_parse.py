@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.ir._parse_code import CodeParser
@@ -80,7 +80,10 @@ class _UnitParser(CodeParser):
             self.expect(")")
         active, blocked = self.accept("active"), self.accept("blocked")
         priority: Any = self.one_of("low or high", ("low", "high")) if self.accept("priority") else "low"
-        unit.tasks.append(ir.BoundTask(kind, number, function, parameters, active, blocked, priority))
+        rotation = (self.whole(), self.whole(), self.whole()) if self.accept("rotation") else None
+        unit.tasks.append(
+            ir.BoundTask(kind, number, function, parameters, active, blocked, priority, rotation)
+        )
 
     def _read_queue(self, unit: ir.Unit) -> None:
         direction: Any = self.one_of("input or output", ("input", "output"))
@@ -95,7 +98,11 @@ class _UnitParser(CodeParser):
         number, symbol = self.whole(), self.symbol()
         push = self.whole() if self.accept("activate_push") else None
         pop = self.whole() if self.accept("activate_pop") else None
-        unit.fifos.append(ir.BoundFifo(number, symbol, push, pop))
+        actions: list[Any] = []
+        for when in ("empty", "full"):
+            known = self.accept(when)
+            actions.append(self.one_of("an action", get_args(ir.FifoAction)) if known else "test_or_suspend")
+        unit.fifos.append(ir.BoundFifo(number, symbol, push, pop, *actions))
 
     def _read_preload(self, unit: ir.Unit) -> None:
         word = self.word

@@ -12,7 +12,7 @@ _TYPES = get_args(ir.Type)
 _ARITHMETIC = get_args(ir.Arithmetic)
 _COMPARISONS = get_args(ir.Comparison)
 _FILES = ("dest", "src0", "src1")
-_KINDS = ("mem1d", "mem4d", "fabin", "fabout", "fifo")
+_KINDS = ("mem1d", "mem4d", "fabin", "fabout", "fifo", "circbuf")
 
 
 class CodeParser(Scanner):
@@ -64,7 +64,7 @@ class CodeParser(Scanner):
             if not self.accept(","):
                 break
         self.expect(")")
-        result = self.type()
+        result, location = self.type(), self.place()
         self.expect("{")
         while self.accept("local"):
             local = self.local()
@@ -77,7 +77,7 @@ class CodeParser(Scanner):
                 self.fail(f"blocks are numbered in order, this one is ^{len(blocks)}", word)
             self.expect(":")
             blocks.append(self._block())
-        return ir.Function(name, tuple(parameters), result, locals_, blocks)
+        return ir.Function(name, tuple(parameters), result, locals_, blocks, location)
 
     def _local(self) -> ir.Local:
         if not self.accept("stack"):
@@ -309,7 +309,13 @@ class CodeParser(Scanner):
         return ir.Return(None if self.word.text in ("^", "}") else self.operand())
 
     def _halt(self) -> ir.Terminator:
-        return ir.Halt(self.name(), self.place())
+        kind, numbers = self.name(), (0, 0)
+        if self.accept("("):
+            first = self.whole()
+            self.expect(",")
+            numbers = (first, self.whole())
+            self.expect(")")
+        return ir.Halt(kind, self.place(), numbers)
 
 
 _WITH_RESULT: dict[str, Any] = {

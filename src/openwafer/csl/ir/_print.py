@@ -33,7 +33,12 @@ def print_unit(unit: ir.Unit) -> str:
     for fifo in unit.fifos:
         push = "" if fifo.activate_push is None else f" activate_push {fifo.activate_push}"
         pop = "" if fifo.activate_pop is None else f" activate_pop {fifo.activate_pop}"
-        lines.append(f"fifo {fifo.number} @{_name(fifo.symbol)}{push}{pop}")
+        actions = "".join(
+            f" {when} {action}"
+            for when, action in (("empty", fifo.empty), ("full", fifo.full))
+            if action != "test_or_suspend"
+        )
+        lines.append(f"fifo {fifo.number} @{_name(fifo.symbol)}{push}{pop}{actions}")
     lines += [f"preload {print_instruction(one)}" for one in unit.preloads]
     lines += [f"blocked {target} {number}" for target, number in unit.blocked]
     lines += [f"opened {target} {number}" for target, number in unit.opened]
@@ -70,7 +75,8 @@ def _symbol(one: ir.Variable) -> str:
 
 def _function(function: ir.Function) -> list[str]:
     parameters = ", ".join(f"%{_name(name)}: {function.locals[name].type}" for name in function.parameters)
-    lines = [f"fn {_name(function.name)}({parameters}) {function.result} {{"]
+    head = f"fn {_name(function.name)}({parameters}) {function.result}{_place(function.location)}"
+    lines = [head + " {"]
     for name, local in function.locals.items():
         if name not in function.parameters:
             kind = f"stack({local.bytes}) align {local.align}" if local.bytes else local.type
@@ -89,7 +95,8 @@ def _task(one: ir.BoundTask) -> str:
         text += f" = {_name(one.function)}({', '.join(one.parameters)})"
     text += " active" if one.active else ""
     text += " blocked" if one.blocked else ""
-    return text + (" priority high" if one.priority == "high" else "")
+    text += " priority high" if one.priority == "high" else ""
+    return text + (" rotation {} {} {}".format(*one.rotation) if one.rotation is not None else "")
 
 
 def _export(one: ir.Exported) -> str:
@@ -227,4 +234,5 @@ def _terminator(end: ir.Terminator) -> str:
         case ir.Return():
             return "return" if end.value is None else f"return {_operand(end.value)}"
         case ir.Halt():
-            return f"halt {end.kind}{_place(end.location)}"
+            numbers = f" ({end.numbers[0]}, {end.numbers[1]})" if any(end.numbers) else ""
+            return f"halt {end.kind}{numbers}{_place(end.location)}"

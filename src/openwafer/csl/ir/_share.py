@@ -81,6 +81,7 @@ def _shape(unit: ir.Unit, linked: Linked) -> tuple[Hashable, list[int]]:
             function.name,
             function.parameters,
             function.result,
+            function.location,
             tuple(function.locals.items()),
             tuple(
                 (

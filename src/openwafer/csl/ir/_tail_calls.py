@@ -2,7 +2,7 @@
 
 A PE's locals have fixed places, so a function cannot be entered twice. A call whose result is returned at once needs no
 second place: it can be a jump. `loop_tail_calls` gives each function of such a cycle the code of all of them, with jumps in
-place of the calls between them. Cycles with other calls stay, and `call_order` refuses them.
+place of the calls between them. Cycles with other calls stay; `_recursion.py` gives them a stack.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ def loop_tail_calls(unit: ir.Unit) -> ir.Unit:
     """The unit with jumps for the calls of its cycles, or the unit itself if it has no cycle that allows it."""
     calls = {name: callees(one) for name, one in unit.functions.items()}
     loops = [
-        cycle
-        for cycle in _cycles(calls)
-        if all(_only_tail_calls(unit.functions, one, cycle) for one in cycle)
+        cycle for cycle in cycles(calls) if all(_only_tail_calls(unit.functions, one, cycle) for one in cycle)
     ]
     if not loops:
         return unit
@@ -37,7 +35,7 @@ def loop_tail_calls(unit: ir.Unit) -> ir.Unit:
     return replace(unit, functions={name: functions[name] for name in unit.functions if name in functions})
 
 
-def _cycles(calls: Mapping[str, Iterable[str]]) -> list[list[str]]:
+def cycles(calls: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """The groups of functions that reach each other, in the order of the unit."""
     reached = {name: _reach(calls, name) for name in calls}
     found: list[list[str]] = []
@@ -102,7 +100,7 @@ def _merge(cycle: list[ir.Function]) -> ir.Function:
         first[one.name] = blocks
         blocks += len(one.blocks)
     known = {one.name: one for one in cycle}
-    merged = ir.Function(cycle[0].name, (), cycle[0].result, {}, [])
+    merged = ir.Function(cycle[0].name, (), cycle[0].result, {}, [], cycle[0].location)
     numbers = 0
     for place, one in enumerate(cycle):
         prefix = "" if place == 0 else f"{one.name}."

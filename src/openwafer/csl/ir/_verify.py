@@ -84,6 +84,7 @@ class _Checker:
                 self._fail(f"local %{name} has alignment {local.align}, which is no power of two")
         if not function.blocks:
             self._fail("it has no block")
+        self._check_location(function.location)
         for number, block in enumerate(function.blocks):
             self._types, self._block = {}, number
             for one in block.instructions:
@@ -94,6 +95,10 @@ class _Checker:
                 self._define(one)
             self._at = "at its end"
             self._check_end(block.terminator)
+
+    def _check_location(self, location: int) -> None:
+        if not 0 <= location < len(self._unit.locations):
+            self._fail(f"location {location} is not in the unit's table of {len(self._unit.locations)}")
 
     # --- names, types, temporaries ----------------------------------------------------------------------------
 
@@ -119,8 +124,7 @@ class _Checker:
             case ir.Vector():
                 if one.operation not in OPERATION_NUMBER:
                     self._fail(f"there is no vector operation {one.operation}")
-        if not 0 <= one.location < len(self._unit.locations):
-            self._fail(f"location {one.location} is not in the unit's table of {len(self._unit.locations)}")
+        self._check_location(one.location)
 
     def _check_uses(self, node: ir.Instruction | ir.Terminator) -> None:
         used, wanted = operands(node), used_types(node, self._function, self._unit.functions)

@@ -9,8 +9,8 @@ from typing import Literal
 from openwafer.csl._diagnostics import Diagnostic
 from openwafer.csl._source import Span
 from openwafer.csl.layout._streams import memcpy_streams
+from openwafer.csl.layout._tracing import TracingEngine
 from openwafer.csl.sema._core import Options
-from openwafer.csl.sema._engine import Engine
 from openwafer.csl.sema._facts import LayoutFacts
 from openwafer.csl.sema._module import Files, SourceFile
 from openwafer.csl.sema._values import Value
@@ -30,12 +30,18 @@ class Layout:
     """What @comptime_print showed."""
 
 
-def evaluate_layout(file: SourceFile, params: Mapping[str, Value], options: Options, files: Files) -> Layout:
-    """The layout of a root file whose params have these values."""
-    engine = Engine(options, files, file.source.name)
+def evaluate_layout(
+    file: SourceFile, params: Mapping[str, Value], options: Options, files: Files, *, tracing: bool = True
+) -> Layout:
+    """The layout of a root file whose params have these values.
+
+    Without `tracing` every iteration of a loop is walked; what comes out is the same, and takes far longer.
+    """
+    engine = TracingEngine(options, files, file.source.name)
     facts = engine.layout = LayoutFacts()
     root = engine.instantiate(file, dict(params))
     if not engine.diagnostics:
+        engine.tracing = tracing
         engine.run_stages("layout", root)
     diagnostics = engine.diagnostics or _missing(file, facts)
     return Layout(facts, memcpy_streams(engine.modules), diagnostics, engine.warnings, engine.printed)

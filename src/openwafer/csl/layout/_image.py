@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from openwafer.artifact._image import Image, Tile
+from openwafer.artifact._image import Image, Route, Tile
 from openwafer.csl._assemble import assemble
 from openwafer.csl._diagnostics import Diagnostic, DiagnosticError
 from openwafer.csl._source import Span
@@ -13,6 +13,7 @@ from openwafer.csl.layout._evaluate import Layout, evaluate_layout
 from openwafer.csl.layout._merge import merge_routes
 from openwafer.csl.layout._programs import Programs, make_programs
 from openwafer.csl.sema._core import Options
+from openwafer.csl.sema._facts import NO_ROUTES
 from openwafer.csl.sema._module import Files, SourceFile
 from openwafer.csl.sema._values import Value
 
@@ -53,13 +54,14 @@ def check_layout(file: SourceFile, params: Mapping[str, Value], options: Options
 
 def _check_routes(layout: Layout, programs: Programs) -> None:
     """Routes that layout and program both give are errors too."""
+    checked = set()
     for place, routes in layout.facts.routes.items():
-        merge_routes(
-            place,
-            routes,
-            programs.programs[programs.program_of[place]].resources.routes,
-            programs.diagnostics,
-        )
+        number = programs.program_of[place]
+        pair = id(routes), number  # tiles that are configured alike share the mapping
+        own = programs.programs[number].resources.routes
+        if own and pair not in checked:
+            merge_routes(place, routes, own, programs.diagnostics)
+            checked.add(pair)
 
 
 def make_image(
@@ -78,10 +80,17 @@ def make_image(
     assert facts.rectangle is not None
     assembly = assemble({number: one.unit for number, one in enumerate(programs.programs)})
     tiles = []
-    for (x, y), number in sorted(programs.program_of.items(), key=lambda one: (one[0][1], one[0][0])):
-        own = programs.programs[number].resources.routes
-        routes = merge_routes((x, y), facts.routes.get((x, y), {}), own, [])
-        tiles.append(Tile(x, y, assembly.program_of[number], routes))
+    merged: dict[tuple[int, int], dict[int, Route]] = {}
+    width, height = facts.rectangle
+    for y in range(height):
+        for x in range(width):
+            number, routes = programs.program_of[x, y], facts.routes.get((x, y), NO_ROUTES)
+            pair = id(routes), number
+            of_tile = merged.get(pair)
+            if of_tile is None:
+                own = programs.programs[number].resources.routes
+                of_tile = merged[pair] = merge_routes((x, y), routes, own, [])
+            tiles.append(Tile(x, y, assembly.program_of[number], of_tile))
     streams = checked.layout.streams
     return Image(
         architecture=options.architecture,

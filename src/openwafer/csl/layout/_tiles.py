@@ -27,7 +27,12 @@ class ProgramKey:
 def group_tiles(tiles: Mapping[Place, TileCode]) -> dict[ProgramKey, list[Place]]:
     """The tiles of each program, both in the order of the layout's calls."""
     groups: dict[ProgramKey, list[Place]] = {}
+    of_code: dict[int, list[Place]] = {}  # tiles share the objects that a loop made once
     for place, code in tiles.items():
-        params = frozenset((name, identity(value)) for name, value in code.params.items())
-        groups.setdefault(ProgramKey(code.file, code.importer, params), []).append(place)
+        places = of_code.get(id(code))
+        if places is None:
+            params = frozenset((name, identity(value)) for name, value in code.params.items())
+            places = groups.setdefault(ProgramKey(code.file, code.importer, params), [])
+            of_code[id(code)] = places
+        places.append(place)
     return groups

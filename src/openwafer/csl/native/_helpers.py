@@ -18,14 +18,20 @@ def declarations() -> str:
     lines = []
     for one in abi.RUNTIME:
         parameters = ", ".join(["ptr", *(_TYPES[kind] for kind in one.parameters)])
-        attributes = " cold noreturn" if one.name == "ow_trap" else " cold" if one.name == "ow_poll" else ""
+        attributes = (
+            " cold noreturn"
+            if one.name == "ow_trap"
+            else " cold"
+            if one.name in ("ow_poll", "ow_watch")
+            else ""
+        )
         lines.append(f"declare {_TYPES[one.result]} @{one.name}({parameters}){attributes}")
     return "\n".join(lines)
 
 
 def helpers() -> str:
     """The definitions of all helpers; those that a module does not use are dropped by LLVM."""
-    parts = [_ENTER, _BACK, _DIVISOR, _ELEMENT, _RANGE, _SINGLE, _ONCE]
+    parts = [_ENTER, _BACK, _DIVISOR, _ELEMENT, _RANGE, _WATCH, _SINGLE, _ONCE]
     for bits in (8, 16, 32, 64):
         parts += [_load(bits), _store(bits)]
     return "\n".join(parts)
@@ -110,6 +116,28 @@ define internal ptr @known(ptr %view, i16 %address) alwaysinline {{
   ret ptr %at
 }}"""
 
+_WATCH = f"""
+; before a store: where a microthread still reads, the machine keeps what stands there until the store's cycle
+define internal void @watch(ptr %view, i16 %address, i16 %bytes) alwaysinline {{
+  %from_at = getelementptr inbounds i8, ptr %view, i64 {VIEW["watched_from"]}
+  %from = load i16, ptr %from_at
+  %count_at = getelementptr inbounds i8, ptr %view, i64 {VIEW["watched_bytes"]}
+  %count = load i16, ptr %count_at
+  %reach = sub i16 %bytes, 1
+  %offset = sub i16 %address, %from
+  %last = add i16 %offset, %reach
+  %end = add i16 %count, %reach
+  %hit = icmp ult i16 %last, %end
+  br i1 %hit, label %keep, label %go
+keep:
+  %wide_address = zext i16 %address to i32
+  %wide_bytes = zext i16 %bytes to i32
+  call void @ow_watch(ptr %view, i32 %wide_address, i32 %wide_bytes)
+  br label %go
+go:
+  ret void
+}}"""
+
 _SINGLE = """
 ; processors differ in the NaN that arithmetic gives; here it is always the same
 define internal float @single(float %value) alwaysinline {
@@ -188,6 +216,7 @@ config:
 {write}  ret void
 memory:
   %at = call ptr @range(ptr %view, i16 %address, i32 {bits // 8}, i32 %location)
+  call void @watch(ptr %view, i16 %address, i16 {bits // 8})
   store {kind} %value, ptr %at, align 1
   ret void
 }}"""

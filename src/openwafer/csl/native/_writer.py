@@ -199,6 +199,8 @@ class Writer:
         if one.type == "dsd" or one.known:
             at = self._at(address, one)
             kind = "[4 x i64]" if one.type == "dsd" else integer(one.type)
+            if one.type != "dsd":  # no element of a vector
+                self.line(f"call void @watch(ptr %view, i16 {address}, i16 {ir.BYTES[one.type]})")
             self.line(f"store {kind} {value}, ptr {at}, align 1")
         else:
             kind = integer(one.type)
@@ -215,8 +217,11 @@ class Writer:
         return self.let(f"call ptr @range(ptr %view, i16 {address}, i32 {size}, i32 {location})")
 
     def _copy(self, one: ir.Copy) -> None:
-        target = self._range(self.value(one.target, "ptr"), one.bytes, one.location)
+        address = self.value(one.target, "ptr")
+        target = self._range(address, one.bytes, one.location)
         source = self._range(self.value(one.source, "ptr"), one.bytes, one.location)
+        if one.bytes:
+            self.line(f"call void @watch(ptr %view, i16 {address}, i16 {one.bytes})")
         self.line(
             f"call void @llvm.memcpy.inline.p0.p0.i64(ptr {target}, ptr {source}, i64 {one.bytes}, i1 false)"
         )
@@ -422,7 +427,9 @@ class Writer:
                 self._return(end)
             case ir.Halt():
                 trap = int(abi.Trap[end.kind.upper()])
-                self.line(f"call void @ow_trap(ptr %view, i32 {trap}, i32 {end.location}, i64 0, i64 0)")
+                first, second = end.numbers
+                numbers = f"i64 {first}, i64 {second}"
+                self.line(f"call void @ow_trap(ptr %view, i32 {trap}, i32 {end.location}, {numbers})")
                 self.line("unreachable")
         for target, label in edges.items():
             if target <= number:

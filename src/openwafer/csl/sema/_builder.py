@@ -79,14 +79,17 @@ class Builder:
         self.block = block
         self.locals = locals
 
-    def finish(self, result: ir.Type) -> ir.Function:
-        """The function. Blocks that nothing leads to are gone; the last block ends with a return if it has no end."""
+    def finish(self, result: ir.Type, location: int = 0) -> ir.Function:
+        """The function, declared at `location`.
+
+        Blocks that nothing leads to are gone; the last block ends with a return if it has no end.
+        """
         self.end(ir.Return())
         for block in self.blocks:
             if block.terminator is None:
                 block.terminator = ir.Halt("unreachable")
         blocks = _reachable(self.blocks)
-        return ir.Function(self.name, tuple(self.parameters), result, self.locals, blocks)
+        return ir.Function(self.name, tuple(self.parameters), result, self.locals, blocks, location)
 
 
 def _reachable(blocks: list[ir.Block]) -> list[ir.Block]:

@@ -46,6 +46,8 @@ class Entry:
 
 
 BUILTINS: Final[dict[str, Entry]] = {}
+REFUSED: Final[dict[str, tuple[str, str]]] = {}
+"""Documented names that there is no builtin for: what is wrong with using one, and what to write instead."""
 PLACES: Final[dict[str, PlaceHandler]] = {}
 """Builtins that can also be assigned to, such as @field."""
 

@@ -131,7 +131,9 @@ class Calls(Statements):
                 self.require_known(one, at, what)
             with self.at_comptime():
                 return self._call_comptime(function, arguments, span, spans)
-        if declaration.inline == "inline":
+        # A range has no memory, so its parts cannot be passed: the body is compiled where they are known by name.
+        ranges = any(isinstance(one.type, t.Range) and not one.known for one in arguments)
+        if declaration.inline == "inline" or ranges or isinstance(signature.result, t.Range):
             return self._inlined(function, arguments, signature, span, spans)
         return self.invoke(
             self.instance(function, arguments, signature, span), arguments, signature, span, spans
@@ -185,7 +187,11 @@ class Calls(Statements):
                 value = self.coerce(value, type, at, parameter_name(parameter))
             else:
                 type = value.type
-            fixed = parameter.comptime or (parameter.type is None and self.comptime_only(type))
+            fixed = (
+                parameter.comptime
+                or (parameter.type is None and self.comptime_only(type))
+                or (isinstance(type, t.Range) and value.known)
+            )
             if fixed:
                 self.require_known(value, at, parameter_name(parameter))
             found.append(value)

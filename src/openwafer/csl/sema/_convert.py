@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
+from openwafer.csl.sema import _memory as memory
 from openwafer.csl.sema import _numbers as numbers
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
@@ -84,8 +85,12 @@ class Conversions(Core):
             return None if converted is None else Value(type, converted.data)
         if not isinstance(source, t.Pointer) or (source.const and not type.const):
             return None
-        if source.many == type.many:
-            same = source.target is type.target
+        if type.target is t.ANYOPAQUE:
+            same = True
+        elif source.many == type.many:
+            same = source.target is type.target or (
+                self.options.dialect == "2.10" and not type.many and _one_of(type.target, source.target)
+            )
         else:
             array = source.target
             same = type.many and isinstance(array, t.Array) and array.element is type.target
@@ -269,12 +274,7 @@ class Conversions(Core):
                 hint="convert the value with @as first",
             )
         if value.known and not isinstance(source, t.Pointer):
-            bits = int(value.data) & ((1 << 8 * source.bytes) - 1)
-            if t.is_float(source):
-                bits = numbers.float_bits(value.data, source)
-            elif source is t.DIRECTION:
-                bits = t.DIRECTIONS.index(value.data)
-            return Value(type, from_bits(bits, type))
+            return Value(type, from_bits(memory.bits(value), type))
         if isinstance(source, t.Pointer) and isinstance(type, t.Pointer):
             return Value(type, value.data, value.known)
         if value.known and isinstance(value.data, int):
@@ -304,6 +304,8 @@ class Conversions(Core):
                 wide = t.pointer(one.target, const=one.const or other.const, many=one.many)
                 if other.target is one.target and other.many == one.many:
                     return wide
+        if self.options.dialect == "2.10" and isinstance(left, t.Pointer) and isinstance(right, t.Pointer):
+            return _common_pointer(left, right)
         if (
             self.options.dialect == "2.10"
             and isinstance(left, t.Primitive)
@@ -315,6 +317,24 @@ class Conversions(Core):
                 if low.kind == high.kind == "float" and high is t.F32:
                     return high
         return None
+
+
+def _one_of(array: Type, element: Type) -> bool:
+    """`[1]T` for T."""
+    return isinstance(array, t.Array) and array.extents == (1,) and array.element is element
+
+
+def _common_pointer(left: t.Pointer, right: t.Pointer) -> Type | None:
+    """What pointers to arrays, or to an array and a single element, have in common (dialect 2.10)."""
+    const = left.const or right.const
+    for one, other in ((left, right), (right, left)):
+        if _one_of(one.target, other.target) and not one.many and not other.many:
+            return t.pointer(one.target, const=const)
+        element = one.target if one.many else one.target.element if isinstance(one.target, t.Array) else None
+        target = other.target
+        if isinstance(target, t.Array) and len(target.extents) == 1 and target.element is element:
+            return t.pointer(target.element, const=const, many=True)
+    return None
 
 
 def _as_float(number: int | float) -> float:

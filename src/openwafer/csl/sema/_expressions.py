@@ -10,7 +10,7 @@ from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
-from openwafer.csl.sema._builtin import BUILTINS, PLACES, Call, Entry
+from openwafer.csl.sema._builtin import BUILTINS, PLACES, REFUSED, Call, Entry
 from openwafer.csl.sema._module import Global, ModuleInstance
 from openwafer.csl.sema._scope import POISON, AddressVariable, Failure, Scope, StackVariable
 from openwafer.csl.sema._type_expressions import TypeExpressions
@@ -87,6 +87,11 @@ class Expressions(TypeExpressions):
         if one is not None:
             return self._global(one, node.span)
         value = _NAMED_TYPES.get(name) or _DIRECTIONS.get(name)
+        if name in t.SINCE_2_10 and self.options.dialect == "1.4" and not self.frame.module.file.library:
+            hint = "compile with --sdk-dialect=2.10"
+            self.fail(
+                node.span, f"`{name}` is a type of dialect 2.10; this program is compiled as 1.4", hint=hint
+            )
         if name == "comptime_struct" and self.options.dialect != "1.4" and not self.frame.module.file.library:
             hint = "leave the type out, or declare a struct type"
             self.fail(node.span, "`comptime_struct` is part of dialect 1.4 only", hint=hint)
@@ -96,7 +101,7 @@ class Expressions(TypeExpressions):
 
     def _integer_type(self, node: ast.Name) -> Value:
         """`u3`, which dialect 2.10 has for every width."""
-        found = re.fullmatch("([iu])([1-9][0-9]*)", node.text)
+        found = re.fullmatch("([iu])(0|[1-9][0-9]*)", node.text)
         if found is None:
             self._unknown(node.text, node.span)
         if self.options.dialect == "1.4":
@@ -105,6 +110,8 @@ class Expressions(TypeExpressions):
                 f"`{node.text}` is a type of dialect 2.10; this program is compiled as 1.4",
                 hint="use 8, 16, 32 or 64 bits, or compile with --sdk-dialect=2.10",
             )
+        if int(found[2]) == 0:
+            self.fail(node.span, f"`{node.text}` is not supported yet", hint="it holds nothing: leave it out")
         if int(found[2]) > 64:
             self.fail(
                 node.span, f"`{node.text}` is wider than the 64 bits of the widest type", hint="use an array"
@@ -311,9 +318,16 @@ class Expressions(TypeExpressions):
         return Call(cast("Engine", self), node, expected)
 
     def _builtin(self, node: ast.Builtin, expected: Type | None) -> Value:
+        return self._entry(node).handler(self._call_of(node, expected))
+
+    def _entry(self, node: ast.Builtin) -> Entry:
+        """The builtin, if it may be called here and so."""
         entry = BUILTINS.get(node.name)
         library = self.frame.module.file.library
         if entry is None or (node.name.startswith("__") and not library):
+            if node.name in REFUSED:
+                problem, instead = REFUSED[node.name]
+                self.fail(node.span, f"`@{node.name}` {problem}", hint=instead)
             known = [name for name in BUILTINS if not name.startswith("__")]
             close = self.similar(node.name, known)
             self.fail(
@@ -323,9 +337,7 @@ class Expressions(TypeExpressions):
             )
         if self.options.dialect not in entry.dialects:
             only = " and ".join(entry.dialects)
-            self.fail(
-                node.span, f"`@{node.name}` is part of dialect {only} only", hint=_builtin_hint(node.name)
-            )
+            self.fail(node.span, f"`@{node.name}` is part of dialect {only} only", hint=_builtin_hint(entry))
         count = len(node.arguments)
         if count < entry.least or (entry.most is not None and count > entry.most):
             least, most = entry.least, entry.most
@@ -335,7 +347,7 @@ class Expressions(TypeExpressions):
             plural = "s" * (wanted != "1")
             self.fail(node.span, f"`@{node.name}`", expected=f"{wanted} argument{plural}", found=str(count))
         self._check_stage(entry, node.span)
-        return entry.handler(self._call_of(node, expected))
+        return entry
 
     def _check_stage(self, entry: Entry, span: Span) -> None:
         if entry.stage == "any":
@@ -409,5 +421,6 @@ class Expressions(TypeExpressions):
         )
 
 
-def _builtin_hint(name: str) -> str:
-    return {"concat_structs": "write the fields into one struct type"}.get(name, "")
+def _builtin_hint(entry: Entry) -> str:
+    other = f"compile with --sdk-dialect={entry.dialects[-1]}"
+    return {"concat_structs": "write the fields into one struct type"}.get(entry.name, other)

@@ -10,7 +10,7 @@ from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._expressions import Expressions
-from openwafer.csl.sema._scope import Arrival, Breaking, Continuing, Failure, Returning, Target
+from openwafer.csl.sema._scope import Arrival, Breaking, Continuing, Failure, Returning, Target, Unmet
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import MemoryPlace, Value
 from openwafer.csl.syntax import ast
@@ -168,6 +168,8 @@ class Flow(Expressions):
                 break
             try:
                 self.execute(node)
+            except Unmet:
+                raise
             except Failure:
                 if self.frame.comptime:
                     raise

@@ -283,7 +283,7 @@ class Functions(Calls):
             self.statements(declaration.body.statements)
             if builder.block is not None and result is not t.VOID:
                 self.no_value(one.function, result)
-        return builder.finish(_result_code(result))
+        return builder.finish(_result_code(result), self.location(declaration.span))
 
     def _bound_parameter(self, parameter: ast.Parameter, type: Type, local: str) -> Binding:
         name, span = parameter.name or "", parameter.span

@@ -11,7 +11,8 @@ from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._module import LIBRARY, Global, ModuleInstance, SourceFile
-from openwafer.csl.sema._scope import Failure, Frame
+from openwafer.csl.sema._old_libraries import OLD_LIBRARIES
+from openwafer.csl.sema._scope import Failure, Frame, Unmet
 from openwafer.csl.sema._symbols import OwnedPlace, Symbols
 from openwafer.csl.sema._types import Type
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Place, Value, ValuePlace
@@ -35,6 +36,12 @@ class Globals(Symbols):
         importer = self.frame.module
         path = self.files.find(name, importer.path)
         if path is None:
+            if name in OLD_LIBRARIES:
+                self.fail(
+                    span,
+                    f"`{name}` is a library of SDK 0.x, this compiler is for programs of 1.0 and later",
+                    hint=OLD_LIBRARIES[name],
+                )
             where = "the library" if name.startswith("<") else str(importer.path.parent)
             self.fail(
                 span,
@@ -150,6 +157,8 @@ class Globals(Symbols):
             for node in stage.body.statements:
                 try:
                     self.execute(node)
+                except Unmet:
+                    raise
                 except Failure:
                     failed = True
         if failed:
@@ -317,6 +326,14 @@ class Globals(Symbols):
 
     def _param(self, one: Global, declaration: ast.Variable) -> Value:
         given = one.module.params.get(declaration.name)
+        if (
+            given is not None
+            and given.type is t.VOID
+            and declaration.value is not None
+            and one.type is not None
+        ):
+            # What <memcpy/get_params> gives for a stream that the program does not have.
+            given = given if one.type is t.VOID else None
         if given is not None:
             span = one.module.imported or declaration.span
             if one.type is not None:

@@ -46,6 +46,8 @@ def _put(
             return
         for index, one in enumerate(value.data):
             _put(data, at + index * type.element.bytes, one, relocations, function_number)
+    elif isinstance(type, t.Record) and type.packed:
+        _put_packed(data, at, value, relocations, function_number)
     elif isinstance(type, t.Record):
         for offset, one in zip(type.offsets, value.data, strict=True):
             _put(data, at + offset, one, relocations, function_number)
@@ -60,6 +62,29 @@ def _put(
             relocations.append(ir.Relocation(at + FIELD["base"], base.symbol, base.offset))
     elif type is not t.VOID:
         data[at : at + type.bytes] = bits(value).to_bytes(type.bytes, "little")
+
+
+def _put_packed(
+    data: bytearray,
+    at: int,
+    value: Value,
+    relocations: list[ir.Relocation],
+    function_number: Callable[[FunctionValue], int],
+) -> None:
+    """Fields side by side; in a union all say the same bits."""
+    type = value.type
+    assert isinstance(type, t.Record)
+    whole = int.from_bytes(data[at : at + type.bytes], "little")
+    for place, one in enumerate(value.data[:1] if type.kind == "union" else value.data):
+        width, offset = t.packed_bits(one.type), type.bit_offsets[place]
+        part = bytearray(one.type.bytes)
+        inner: list[ir.Relocation] = []
+        _put(part, 0, one, inner, function_number)
+        if inner and not type.on_bytes(place):
+            raise NotInMemory("an address that does not begin with a byte")
+        relocations += [ir.Relocation(at + offset // 8 + each.at, each.symbol, each.offset) for each in inner]
+        whole |= (int.from_bytes(part, "little") & ((1 << width) - 1)) << offset
+    data[at : at + type.bytes] = whole.to_bytes(type.bytes, "little")
 
 
 def _put_address(

@@ -33,7 +33,10 @@ class Operators(Places):
         operator = node.operator
         if operator == "&":
             return self.address_of(node)
-        value = self.evaluate(node.operand, expected)
+        return self.apply_unary(operator, self.evaluate(node.operand, expected), node)
+
+    def apply_unary(self, operator: str, value: Value, node: ast.Unary) -> Value:
+        """`operator value`, for `-`, `~` and `!`."""
         type = value.type
         if operator == "!":
             if type is not t.BOOL:
@@ -182,6 +185,7 @@ class Operators(Places):
             if not ordered:
                 fits = fits or isinstance(type, t.Enum) or type is t.COMPTIME_STRING
                 fits = fits or (isinstance(type, t.Primitive) and type.kind in _EQUAL_KINDS)
+                fits = fits or (type is t.TYPE and self.options.dialect == "2.10")
             if not fits:
                 hint = "compare types with `@is_same_type(a, b)`" if type is t.TYPE else ""
                 wanted = "a number" if ordered else "a number, bool, enum, string or id"

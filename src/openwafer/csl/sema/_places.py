@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ from openwafer.csl._source import Span
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
-from openwafer.csl.sema._convert import Conversions
+from openwafer.csl.sema._bits import BitFields
 from openwafer.csl.sema._memory import NotInMemory
 from openwafer.csl.sema._module import Global
 from openwafer.csl.sema._reinterpret import union_value
@@ -29,7 +30,7 @@ from openwafer.csl.sema._values import (
 FEW = 8  # elements that are stored one by one where a loop or a copy would be as long
 
 
-class Places(Conversions):
+class Places(BitFields):
     """Reads and writes of all kinds of places."""
 
     # --- reading ---
@@ -50,6 +51,8 @@ class Places(Conversions):
                 return v.code(place.type, ir.Temporary(number))
         if self.frame.comptime:
             self.not_known(place.name, span)
+        if place.bit is not None:
+            return self.load_bits(place, span)
         if t.is_aggregate(place.type):
             return v.code(place.type, place.address)
         if place.type is t.VOID:
@@ -76,7 +79,7 @@ class Places(Conversions):
             self.fail(span, f"`{place.cell.name}` is used before it has a value", hint="assign to it first")
         for step in place.path:
             value = v.element(value, step) if isinstance(value.type, t.Array) else value.data[step]
-        if isinstance(value.data, np.ndarray):
+        if isinstance(value.type, t.Array) and isinstance(value.data, np.ndarray):
             value.data.flags.writeable = False  # from now on shared: the next write to an element copies
         return value
 
@@ -106,6 +109,8 @@ class Places(Conversions):
             case CellPlace():
                 return CellPlace(place.cell, (*place.path, at), want, place.const)
             case MemoryPlace():
+                if place.bit is not None or not type.on_bytes(at):
+                    return replace(place, type=want, bit=(place.bit or 0) + type.bit_offsets[at])
                 address = self.moved(place.address, type.offsets[at], span)
                 return MemoryPlace(address, want, place.known, place.const, place.name)
         raise AssertionError(place)
@@ -211,6 +216,13 @@ class Places(Conversions):
                 if self.frame.comptime and not self._owned(place):
                     return Value(type, Reference(place))
                 place = self.in_memory(place, span)
+        if place.bit is not None:
+            name = f"`{place.name}`" if place.name else "a packed struct"
+            self.fail(
+                span,
+                f"this field of {name} shares its bytes with others, so it has no address",
+                hint="copy it into a variable, and take the address of that",
+            )
         if isinstance(place.address, ir.Address):
             return Value(type, place.address)
         if isinstance(place.address, ir.Number):
@@ -258,6 +270,10 @@ class Places(Conversions):
             self.fail(span, "`.*` follows a pointer", expected="a pointer", found=f"`{type}`")
         if type.many:
             self.fail(span, f"`{type}` does not say how many elements there are", hint="use `[index]`")
+        if type.target is t.ANYOPAQUE:
+            self.fail(
+                span, f"`{type}` does not say what it points to", hint="cast it first: @ptrcast(*T, pointer)"
+            )
         return self._target(pointer, type, span)
 
     def _target(self, pointer: Value, type: t.Pointer, span: Span) -> Place:
@@ -336,6 +352,9 @@ class Places(Conversions):
     def fill(self, place: MemoryPlace, value: Value, span: Span) -> None:
         """Stores a value of the place's own type into memory."""
         type = place.type
+        if place.bit is not None:
+            self.store_bits(place, value, span)
+            return
         if not t.is_aggregate(type):
             if type is t.VOID:
                 return
@@ -347,10 +366,15 @@ class Places(Conversions):
             if value.data != place.address:
                 self.builder(span).emit(ir.Copy(place.address, value.data, type.bytes, self.location(span)))
         elif isinstance(type, t.Record) and type.kind == "union":
+            if type.packed and value.known:
+                self.fill_packed(place, value, span)
+                return
             at = max(range(len(type.types)), key=lambda one: type.types[one].bytes)
             field = self.field(place, at, span)
             assert isinstance(field, MemoryPlace)
             self.fill(field, value.data[at], span)
+        elif isinstance(type, t.Record) and type.packed and value.known:
+            self.fill_packed(place, value, span)
         elif isinstance(type, t.Record):
             for at, part in enumerate([self._apart(one, span) for one in value.data]):
                 field = self.field(place, at, span)
@@ -378,6 +402,12 @@ class Places(Conversions):
             for at, one in enumerate(v.elements(value)):
                 address = self.moved(place.address, at * type.element.bytes, span)
                 self.fill(MemoryPlace(address, type.element, place.known), one, span)
+
+    def repeated(self, type: t.Array, element: Value, span: Span) -> Value:
+        """An array of running code of which every element is the same."""
+        made = self.in_frame(type, "array", span)
+        self._fill_uniform(made, type, element, span)
+        return v.code(type, made.address)
 
     def _fill_uniform(self, place: MemoryPlace, type: t.Array, one: Value, span: Span) -> None:
         """A loop that stores the same into every element."""
@@ -455,10 +485,6 @@ class Places(Conversions):
             return ir.Number("ptr", data)
         operand: ir.Operand = data
         return operand
-
-    def function_number(self, function: FunctionValue, span: Span) -> int:
-        """What stands for a function in memory."""
-        raise NotImplementedError
 
     def mark(self, one: Global) -> None:
         """A global that has to be in memory."""

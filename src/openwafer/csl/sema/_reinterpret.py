@@ -49,6 +49,13 @@ def _decoded(type: Type, data: bytes) -> Value:
         size = type.element.bytes
         parts = [_decoded(type.element, data[at * size :]) for at in range(type.count)]
         return v.array_value(type, [one.data for one in parts] if type.element.dtype is not None else parts)
+    if isinstance(type, t.Record) and type.packed:
+        whole = int.from_bytes(data[: type.bytes], "little")
+        fields = []
+        for offset, one in zip(type.bit_offsets, type.types, strict=True):
+            part = (whole >> offset) & ((1 << t.packed_bits(one)) - 1)
+            fields.append(_decoded(one, part.to_bytes(one.bytes, "little")))
+        return v.struct(type, fields)
     if isinstance(type, t.Record):
         return v.struct(
             type, [_decoded(one, data[at:]) for at, one in zip(type.offsets, type.types, strict=True)]

@@ -147,3 +147,7 @@ class Returning(Exception):  # noqa: N818
 
 class Failure(Exception):  # noqa: N818
     """The statement has an error, which was recorded."""
+
+
+class Unmet(Failure):
+    """A claim of the program about itself does not hold: what is wrong behind it may only follow from that."""

@@ -74,7 +74,7 @@ class Statements(Loops):
             cell = Cell(node.name, kept, v.zero(kept) if value is None else value, self.frame.control)
             scope.names[node.name] = CellPlace(cell, (), kept)
             return
-        if node.kind == "const":
+        if node.kind == "const" or (value is not None and isinstance(value.type, t.Range)):
             assert value is not None
             scope.names[node.name] = self.snapshot(value, node.name, node.span)
             return

@@ -41,7 +41,11 @@ class TypeExpressions(Operators):
     def pointer_type(self, node: ast.PointerType) -> Type:
         """`*T`, `[*]T`."""
         target = self.type_of(node.target)
-        if self.comptime_only(target) and not isinstance(target, t.FunctionType):
+        if (
+            self.comptime_only(target)
+            and not isinstance(target, t.FunctionType)
+            and (target is not t.ANYOPAQUE or node.many)
+        ):
             self.fail(
                 node.target.span,
                 f"values of type `{target}` are never in memory, so there are no pointers to them",
@@ -116,24 +120,19 @@ class TypeExpressions(Operators):
         return t.record(names, types, definition=node.span, kind=node.kind, packed=packed)
 
     def _check_packed(self, node: ast.StructType, types: list[Type]) -> None:
-        """Fields of packed types lie bit by bit; here each must fill its bytes."""
+        """Only what has a width in bits can lie in a packed type."""
         for one, type in zip(node.fields, types, strict=True):
             scalar = isinstance(type, t.Primitive) and type.kind in ("integer", "float")
-            if not (scalar or isinstance(type, t.Enum | t.Pointer | t.Record) or type is t.BOOL):
+            packed = isinstance(type, t.Record) and type.packed
+            if not (scalar or packed or isinstance(type, t.Enum | t.Pointer) or type is t.BOOL):
                 self.fail(
                     one.type.span,
                     f"a field of a packed {node.kind}",
                     expected="a number, bool, enum, pointer, or another packed type",
                     found=f"`{type}`",
                 )
-            if type is t.BOOL or t.is_odd(type):
-                self.fail(
-                    one.type.span,
-                    f"a field of {1 if type is t.BOOL else t.bits_of(type)} bits in a packed {node.kind} is not supported",
-                    hint="use 8, 16, 32 or 64 bits, and shift and mask",
-                )
-        if node.kind == "union" and len({t.bits_of(one) for one in types}) > 1:
-            sizes = ", ".join(f"{t.bits_of(one)}" for one in types)
+        if node.kind == "union" and len({t.packed_bits(one) for one in types}) > 1:
+            sizes = ", ".join(f"{t.packed_bits(one)}" for one in types)
             self.fail(
                 node.span,
                 "the fields of a packed union have one size",

@@ -30,6 +30,7 @@ Kind: TypeAlias = Literal[
     "dsr",
     "dsd",
     "module",
+    "opaque",
 ]
 
 
@@ -119,6 +120,17 @@ class Record(Type):
     name: str
     """What messages call it; empty if it has no name."""
     offsets: tuple[int, ...] = ()
+    packed: bool = False
+    """Fields lie side by side, bit by bit from the lowest on."""
+    bit_offsets: tuple[int, ...] = ()
+    """Of packed ones."""
+    bits: int = 0
+    """Of packed ones: those of the integer that stands behind all fields."""
+
+    def on_bytes(self, at: int) -> bool:
+        """Whether a field has bytes of its own; those of packed types may share them."""
+        one = self.types[at]
+        return not self.packed or (self.bit_offsets[at] % 8 == 0 and packed_bits(one) == 8 * one.bytes)
 
     def __str__(self) -> str:
         if self.name:
@@ -206,9 +218,12 @@ UT_ID: Final = _primitive("ut_id", "thread", "u16", "u2")
 DSR_DEST, DSR_SRC0, DSR_SRC1 = (_primitive(f"dsr_{name}", "dsr") for name in ("dest", "src0", "src1"))
 DSR_FIFO_DEST, DSR_FIFO_SRC1 = (_primitive(f"dsr_fifo_{name}", "dsr") for name in ("dest", "src1"))
 XDSR: Final = _primitive("xdsr", "dsr")
+SR: Final = _primitive("sr", "dsr")
 MEM1D_DSD, MEM4D_DSD = (_primitive(f"{name}_dsd", "dsd", "dsd") for name in ("mem1d", "mem4d"))
 FABIN_DSD, FABOUT_DSD = (_primitive(f"{name}_dsd", "dsd", "dsd") for name in ("fabin", "fabout"))
 FIFO: Final = _primitive("fifo", "dsd", "dsd")
+CIRCBUF_DSD: Final = _primitive("circbuf_dsd", "dsd", "dsd")
+ANYOPAQUE: Final = _primitive("anyopaque", "opaque")
 
 NAMED: Final[dict[str, Primitive]] = {
     one.name: one
@@ -223,15 +238,21 @@ NAMED: Final[dict[str, Primitive]] = {
             DSR_FIFO_DEST,
             DSR_FIFO_SRC1,
             XDSR,
+            SR,
             MEM1D_DSD,
             MEM4D_DSD,
             FABIN_DSD,
             FABOUT_DSD,
             FIFO,
+            CIRCBUF_DSD,
+            ANYOPAQUE,
         ),
     )
 }
 """Types that a program writes as a name."""
+
+SINCE_2_10: Final = frozenset(("sr", "circbuf_dsd", "anyopaque"))
+"""Those of them that dialect 1.4 does not have."""
 
 HALVES: Final = {"f16": F16, "bf16": BF16, "cb16": CB16}
 DIRECTIONS: Final = ("WEST", "EAST", "SOUTH", "NORTH", "RAMP")
@@ -319,12 +340,17 @@ def record(
         made = Record(names, types, definition, kind, name)
         made.comptime_only = any(one.comptime_only for one in types)
         offsets, end, align = [], 0, 2
+        made.packed = packed
         for one in types:
-            step = 1 if packed else one.align
+            step = 1 if packed else 8 * one.align
             start = 0 if kind == "union" else -(-end // step) * step
             offsets.append(start)
-            end, align = max(end, start + one.bytes), max(align, step)
-        made.offsets, made.bytes, made.align = tuple(offsets), -(-end // align) * align, align
+            size = packed_bits(one) if packed else 8 * one.bytes
+            end, align = max(end, start + size), max(align, step // 8)
+        made.offsets = tuple(one // 8 for one in offsets)
+        made.bytes, made.align = -(-end // (8 * align)) * align, align
+        if packed:
+            made.bit_offsets, made.bits = tuple(offsets), end
         _INTERNED[key] = made
     assert isinstance(made, Record)
     if name and not made.name:
@@ -379,6 +405,18 @@ def is_odd(one: Type) -> bool:
 def bits_of(one: Type) -> int:
     """The width of a scalar."""
     return one.bits if is_odd(one) and isinstance(one, Primitive) else 8 * one.bytes
+
+
+def packed_bits(one: Type) -> int:
+    """The width of a field of a packed type."""
+    match one:
+        case Primitive():
+            return 1 if one is BOOL else one.bits
+        case Enum():
+            return one.base.bits
+        case Record(packed=True):
+            return one.bits
+    return 8 * one.bytes
 
 
 def is_float(one: Type) -> bool:

@@ -295,6 +295,8 @@ class MemoryPlace:
     const: bool = False
     name: str = ""
     """What messages call the variable."""
+    bit: int | None = None
+    """A field of a packed struct without bytes of its own: where it begins, counted from the address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "prefetch.hpp"
+
 namespace openwafer {
 
 Machine::Machine(const Options& options, const TimingTable& table)
@@ -183,6 +185,15 @@ size_t Machine::receive_port(uint32_t port, uint32_t* words, size_t count) {
   return taken;
 }
 
+// Fetches the PEs that step soon, each part once what says where it lies is here.
+void Machine::look_ahead(size_t at) const {
+  constexpr size_t OPERANDS = 2, PARTS = 5, WHOLE = 10, PLACE = 16;  // PEs ahead
+  if (at + PLACE < due_.size()) prefetch(&pes_[due_[at + PLACE]], sizeof(pes_[0]));
+  if (at + WHOLE < due_.size()) prefetch(pes_[due_[at + WHOLE]].get(), sizeof(Pe));
+  if (at + PARTS < due_.size()) pes_[due_[at + PARTS]]->prefetch_parts();
+  if (at + OPERANDS < due_.size()) pes_[due_[at + OPERANDS]]->prefetch_operands();
+}
+
 Machine::Outcome Machine::run(Cycle cycles, const std::function<void()>& poll) {
   constexpr Cycle POLL_EVERY = 1 << 16;
   poll_ = &poll;
@@ -215,8 +226,9 @@ Machine::Outcome Machine::run(Cycle cycles, const std::function<void()>& poll) {
     step_streams();
     // 3. the PEs
     calendar_.take(cycle_, due_);
-    for (const Tile tile : due_) {
-      Pe& pe = *pes_[tile];
+    for (size_t i = 0; i < due_.size(); ++i) {
+      look_ahead(i);
+      Pe& pe = *pes_[due_[i]];
       if (pe.wake != cycle_) continue;  // it was called earlier, and has said anew when it wants to be called
       pe.wake = NEVER;
       const Cycle wanted = pe.step(cycle_);

@@ -123,6 +123,7 @@ class Machine : public RampSink {
   void step_streams();
   bool streams_can_move() const;
   bool unfinished() const;
+  void look_ahead(size_t at) const;
 
   Options options_;
   Timing timing_;

@@ -51,7 +51,12 @@ class NetworkProbe final : public RampSink {
   }
 
   void ramp_free(Tile tile, uint8_t color, Cycle) override {
-    sending_.push_back(feed_of_[size_t{tile} * COLORS + color]);
+    for (const uint8_t of : {color, static_cast<uint8_t>(color ^ 1)}) {  // by color swap what was offered is the other
+      const int32_t at = feed_of_[size_t{tile} * COLORS + of];
+      if (at < 0 || !feeds_[static_cast<size_t>(at)].refused) continue;
+      feeds_[static_cast<size_t>(at)].refused = false;
+      sending_.push_back(at);
+    }
   }
 
   // --- building ---
@@ -209,7 +214,8 @@ class NetworkProbe final : public RampSink {
     Cycle start;
     std::vector<Wavelet> words;
     uint64_t next;
-    uint64_t counted;  // in place of words: how many numbers from 0
+    uint64_t counted;      // in place of words: how many numbers from 0
+    bool refused = false;  // waits for ramp_free()
     uint64_t total() const { return counted ? counted : words.size(); }
     Wavelet word() const { return counted ? Wavelet{static_cast<uint32_t>(next), color, false} : words[next]; }
   };
@@ -257,7 +263,8 @@ class NetworkProbe final : public RampSink {
       if (feed.start > cycle_) {
         wanted = std::min(wanted, feed.start);
       } else {
-        if (!network_.offer(feed.tile, feed.word(), cycle_)) continue;  // ramp_free() brings it back
+        feed.refused = !network_.offer(feed.tile, feed.word(), cycle_);
+        if (feed.refused) continue;  // ramp_free() brings it back
         if (++feed.next == feed.total()) continue;
         wanted = cycle_ + 1;
       }

@@ -26,7 +26,7 @@ size_t bytes(const std::vector<T>& of) {
 }  // namespace
 
 Network::Network(uint32_t width, uint32_t height, bool color_swap, const NetworkTiming& timing)
-    : state_(std::make_unique<State>()) {
+    : state_() {
   if (width == 0 || height == 0 || uint64_t{width} * height >= NONE) {
     throw std::invalid_argument("a fabric of " + std::to_string(width) + " x " + std::to_string(height) + " tiles");
   }
@@ -36,12 +36,13 @@ Network::Network(uint32_t width, uint32_t height, bool color_swap, const Network
   if (timing.buffer_wavelets < 1 || timing.buffer_wavelets > 128 || timing.ramp_out_cycles > 128) {
     throw std::invalid_argument("buffer_wavelets is 1 to 128, ramp_out_cycles at most 128");
   }
+  const uint32_t entries = power_of_two(std::max(timing.buffer_wavelets, timing.ramp_out_cycles));
+  state_ = std::make_unique<State>(entries);
   state_->width = width;
   state_->height = height;
   state_->color_swap = color_swap;
   state_->timing = timing;
-  state_->stride = power_of_two(std::max(timing.buffer_wavelets, timing.ramp_out_cycles));
-  state_->wrap = state_->stride - 1;
+  state_->wrap = entries - 1;
   state_->router_of.assign(size_t{width} * height, NONE);
 }
 
@@ -59,33 +60,27 @@ bool Network::State::outside(Tile tile) const {
   return x - program->left >= program->width || y - program->top >= program->height;
 }
 
-uint32_t Network::State::slot_at(Tile tile, uint8_t color) const {
-  const uint32_t index = router_of[tile];
-  if (index == NONE) return NONE;
-  const Router& router = routers[index];
-  if (!(router.colors >> color & 1)) return NONE;
-  return slots_of[router.first + router.place[color]];
-}
-
 uint32_t Network::State::make_slot(Tile tile, uint8_t color) {
   if (const uint32_t slot = slot_at(tile, color); slot != NONE) return slot;
   if (router_of[tile] == NONE) {
     router_of[tile] = static_cast<uint32_t>(routers.size());
     routers.emplace_back().tile = tile;
+    active.reserve(routers.size());
+    next.reserve(routers.size());
   }
   const uint32_t index = router_of[tile];
   Router& router = routers[index];
   const auto had = static_cast<uint32_t>(std::popcount(router.colors));
   if ((had & (had - 1)) == 0) {  // the block is full at each power of two: a new one of twice the size
-    const auto first = static_cast<uint32_t>(slots_of.size());
-    slots_of.resize(first + std::max(1u, 2 * had), NONE);
-    std::copy_n(slots_of.begin() + (had ? router.first : 0), had, slots_of.begin() + first);
+    const auto first = static_cast<uint32_t>(places.size());
+    places.resize(first + std::max(1u, 2 * had));
+    std::copy_n(places.begin() + (had ? router.first : 0), had, places.begin() + first);
     router.first = first;
   }
   router.place[color] = static_cast<uint8_t>(had);
   router.colors |= 1u << color;
   const auto made = static_cast<uint32_t>(slots.size());
-  slots_of[router.first + had] = made;
+  places[router.first + had].slot = made;
   Slot& slot = slots.emplace_back();
   slot.out.fill(NONE);
   slot.in.fill(NONE);
@@ -97,15 +92,39 @@ uint32_t Network::State::make_slot(Tile tile, uint8_t color) {
 }
 
 uint32_t Network::State::make_buffer(uint32_t slot, uint8_t input) {
-  const auto made = static_cast<uint32_t>(buffers.size());
-  Buffer& buffer = buffers.emplace_back();
+  const uint32_t made = buffers.add();
+  Buffer& buffer = buffers[made];
   buffer.slot = slot;
   buffer.router = slots[slot].router;
   buffer.taken = NONE;
   buffer.source = NONE;
   buffer.input = input;
-  entries.resize(entries.size() + stride);
   return made;
+}
+
+// Puts the buffer among its router's lanes, in their order.
+void Network::State::make_lane(uint32_t buffer) {
+  const auto order = [this](uint32_t of) { return slots[buffers[of].slot].color * INPUTS + buffers[of].input; };
+  Router& router = routers[buffers[buffer].router];
+  const uint32_t had = router.lane_count;
+  if ((had & (had - 1)) == 0) {  // as the block of slots in make_slot()
+    const auto first = static_cast<uint32_t>(lanes.size());
+    lanes.resize(first + std::max(1u, 2 * had));
+    std::copy_n(lanes.begin() + (had ? router.lanes : 0), had, lanes.begin() + first);
+    router.lanes = first;
+  }
+  router.lane_count++;
+  Lane* own = &lanes[router.lanes];
+  uint32_t place = had;
+  for (; place > 0 && order(own[place - 1].buffer) > order(buffer); place--) own[place] = own[place - 1];
+  own[place] = Lane{0, buffers[buffer].taken, buffer, ELSEWHERE};
+  router.held = router.shut = 0;
+  for (uint32_t lane = 0; lane <= had; lane++) {
+    Buffer& of = buffers[own[lane].buffer];
+    of.lane = static_cast<uint8_t>(lane);
+    if (of.count > 0) router.held |= lane_bit(lane);
+  }
+  for (uint32_t lane = 0; lane <= had; lane++) relink(slots[buffers[own[lane].buffer].slot]);
 }
 
 uint32_t Network::State::input_buffer(uint32_t slot, uint8_t input) {
@@ -113,6 +132,7 @@ uint32_t Network::State::input_buffer(uint32_t slot, uint8_t input) {
   if (known != NONE) return known;
   const uint32_t made = make_buffer(slot, input);
   (input == HOST ? extra(slot).host : slots[slot].in[input]) = made;
+  make_lane(made);
   return made;
 }
 
@@ -180,7 +200,11 @@ uint32_t Network::State::resolve(uint32_t slot, Side side) {
     fail(to, color, SIDES);
     return NONE;
   }
-  if (found[1] == NONE) return slots[slot].out[side] = found[0];
+  if (found[1] == NONE) {
+    slots[slot].out[side] = found[0];
+    relink(slots[slot]);
+    return found[0];
+  }
   pairs.push_back(found);
   return slots[slot].out[side] = TWO_BUFFERS | static_cast<uint32_t>(pairs.size() - 1);
 }
@@ -194,6 +218,7 @@ void Network::State::forget_links(Tile tile, uint8_t color) {
       const uint32_t slot = slot_at(from, of);
       if (slot == NONE) continue;
       slots[slot].out[opposite(static_cast<Side>(side))] = NONE;
+      relink(slots[slot]);
       if (routers[slots[slot].router].train != NONE) end_train(routers[slots[slot].router].train);
     }
   }
@@ -222,6 +247,16 @@ void Network::State::fail(Tile tile, uint8_t color, Side side) {
 bool Network::offer(Tile tile, const Wavelet& wavelet, Cycle cycle) {
   State& state = *state_;
   state.touched(cycle);
+  if (!state.color_swap) {  // the common case, done apart for its speed
+    const Place* place = state.place_at(tile, wavelet.color);
+    if (place != nullptr && place->ramp != NONE) {
+      Buffer& buffer = state.buffers[place->ramp];
+      buffer.refused = buffer.count >= state.timing.buffer_wavelets;
+      if (buffer.refused) return false;
+      state.push(place->ramp, wavelet.data, wavelet.control, cycle + state.timing.ramp_in_cycles);
+      return true;
+    }
+  }
   const std::array<uint32_t, 2> found = state.receivers(tile, wavelet.color, RAMP);
   if (found[0] == NONE) {
     state.fail(tile, wavelet.color, SIDES);
@@ -245,7 +280,7 @@ bool Network::offer(Tile tile, const Wavelet& wavelet, Cycle cycle) {
 void Network::wake(Tile tile, uint8_t, Cycle cycle) {
   State& state = *state_;
   const uint32_t router = state.router_of[tile];
-  if (router == NONE || !(state.routers[router].filled | state.routers[router].stages)) return;
+  if (router == NONE || !(state.routers[router].held || state.routers[router].stages)) return;
   state.touched(cycle);
   state.wake(router);
 }
@@ -308,9 +343,9 @@ size_t Network::take(uint32_t port, Wavelet* wavelets, size_t count) {
 
 size_t Network::memory_bytes() const {
   const State& state = *state_;
-  size_t sum = bytes(state.router_of) + bytes(state.routers) + bytes(state.slots_of) + bytes(state.slots) +
-               bytes(state.buffers) + bytes(state.entries) + bytes(state.extras) + bytes(state.pairs) +
-               bytes(state.ports) + bytes(state.active) + bytes(state.next);
+  size_t sum = bytes(state.router_of) + bytes(state.routers) + bytes(state.places) + bytes(state.slots) +
+               state.buffers.bytes() + bytes(state.lanes) + bytes(state.extras) + bytes(state.pairs) +
+               bytes(state.ports) + state.active.bytes() + state.next.bytes();
   for (const Port& port : state.ports) sum += bytes(port.words);
   for (const Train& train : state.trains) sum += sizeof(Train) + bytes(train.stretch) + bytes(train.cars);
   return sum;

@@ -31,11 +31,25 @@ int next_bit(T& mask) {
 
 }  // namespace
 
-inline bool Network::State::had_room_at(uint32_t out) const {
+// Whether the buffer had room as the cycle began. If not, the lane is left alone until the buffer is taken from, or
+// looks again in the next cycle if that has happened in this one.
+inline bool Network::State::find_room(uint32_t index, Router& router, uint32_t lane, bool& waits) {
+  Buffer& buffer = buffers[index];
+  if (had_room(buffer)) return true;
+  if (buffer.count < timing.buffer_wavelets) {
+    waits = true;
+  } else {
+    if (lane < LAST_LANE) router.full |= lane_bit(lane);
+    buffer.waiter = buffer.waiter == NOBODY || buffer.waiter == lane ? static_cast<uint8_t>(lane) : SEVERAL;
+  }
+  return false;
+}
+
+inline bool Network::State::find_room_at(uint32_t out, Router& router, uint32_t lane, bool& waits) {
   if (out & TO_PORT) return true;
-  if (!(out & TWO_BUFFERS)) return had_room(buffers[out]);
+  if (!(out & TWO_BUFFERS)) return find_room(out, router, lane, waits);
   const std::array<uint32_t, 2>& pair = pairs[out & ~TWO_BUFFERS];
-  return had_room(buffers[pair[0]]) && had_room(buffers[pair[1]]);
+  return find_room(pair[0], router, lane, waits) && find_room(pair[1], router, lane, waits);
 }
 
 inline Cycle Network::State::after_hop(uint32_t slot, int side) const {
@@ -68,10 +82,9 @@ bool Network::State::drain_stages(uint32_t index, bool& waits) {
   bool moved = false;
   for (uint32_t colors = router.stages; colors;) {
     const auto color = static_cast<uint8_t>(next_bit(colors));
-    const uint32_t at = slots[slots_of[router.first + router.place[color]]].stage;
-    Buffer& stage = buffers[at];
-    const Entry head = entries[size_t{at} * stride + stage.head];
-    if (!leaves_now(head)) {
+    Buffer& stage = buffers[places[router.first + router.place[color]].stage];
+    const Entry head = Buffers::head(stage);
+    if (!leaves_now(head.ready)) {
       waits = true;
     } else if (sink->has_room(router.tile, color)) {
       deliveries.push_back({router.tile, {head.data, color, (head.ready & CONTROL) != 0}});
@@ -83,66 +96,93 @@ bool Network::State::drain_stages(uint32_t index, bool& waits) {
   return moved;
 }
 
-// The common case, done apart for its speed: one buffer has wavelets, for one link, and the next one is plain data.
-// Whether it was this case.
-inline bool Network::State::pass(uint32_t index) {
-  const Router& router = routers[index];
-  if (router.stages || !router.filled || router.filled & (router.filled - 1)) return false;
-  const Slot& slot = slots[slots_of[router.first + router.place[static_cast<size_t>(std::countr_zero(router.filled))]]];
-  const uint32_t inputs = slot.filled, sides = slot.tx;
-  if (inputs & (inputs - 1) || !(inputs & slot.open & ~bit(HOST))) return false;
-  if (sides & (sides - 1) || !(sides & LINKS)) return false;
-  const uint32_t from = slot.in[static_cast<size_t>(std::countr_zero(inputs))];
-  const uint32_t to = slot.out[static_cast<size_t>(std::countr_zero(sides))];
-  if (to >= TO_PORT) return false;
-  const Entry head = entries[size_t{from} * stride + buffers[from].head];
-  if (head.ready & CONTROL) return false;
-  if (!leaves_now(head)) {
-    wake(index);
-  } else if (had_room(buffers[to])) {
-    if (observed) {
-      const auto side = static_cast<uint8_t>(std::countr_zero(inputs));
-      sink->passed(router.tile, {head.data, slot.color, false}, side, static_cast<uint8_t>(sides), now);
-    }
-    take(from);
-    push(to, head.data, false, now + timing.hop_cycles);
-    hops++;
-    if (router.filled) wake(index);
-  }
-  return true;
-}
-
 void Network::State::step(uint32_t index) {
   bool moved = false, waits = false;
   if (routers[index].stages) moved = drain_stages(index, waits);
+  if (observed || timing.jitter || !send_plain(index, moved, waits)) send_any(index, moved, waits);
+  // A router that did nothing sleeps: what makes room for it, or changes its routes, wakes it.
+  const Router& router = routers[index];
+  if ((moved || waits) && (router.held || router.stages)) wake(index);
+}
 
+// The common case, done apart for its speed: every wavelet that could leave is data and has one way. Then each way is
+// decided by itself. Whether it was this case; if not, nothing has been sent.
+bool Network::State::send_plain(uint32_t index, bool& moved, bool& waits) {
+  Router& router = routers[index];
+  uint64_t left = router.held & ~router.shut & ~router.full;
+  if (left == 0) return true;
+  if (left & lane_bit(LAST_LANE)) return false;
+  uint32_t chosen[SIDES], oldest[SIDES] = {}, sides = 0;
+  while (left) {
+    const auto number = static_cast<uint32_t>(next_bit(left));
+    const Lane& lane = lanes[router.lanes + number];
+    if (!leaves_now(lane.ready)) {
+      waits = true;
+      continue;
+    }
+    if (lane.way == ELSEWHERE || lane.ready & CONTROL) return false;
+    const uint32_t side = lane.way >> WAY_SIDE;
+    const uint32_t age = static_cast<uint32_t>(now) - lane.taken;
+    if (age <= oldest[side]) continue;
+    if (side == RAMP) {
+      if (router.stages >> (lane.way >> WAY_COLOR & 31) & 1) continue;
+    } else if (!find_room(lane.way % WAY_LIMIT, router, number, waits)) {
+      continue;
+    }
+    oldest[side] = age;
+    chosen[side] = router.lanes + number;
+    sides |= 1u << side;
+  }
+  moved |= sides != 0;
+  while (sides) send(index, chosen[next_bit(sides)]);
+  return true;
+}
+
+// Sends the first wavelet of a lane its way.
+inline void Network::State::send(uint32_t index, uint32_t lane) {
+  const uint32_t from = lanes[lane].buffer, way = lanes[lane].way, side = way >> WAY_SIDE;
+  const uint32_t data = Buffers::head(buffers[from]).data;
+  take(from);
+  if (side == RAMP) {
+    put(buffers[way % WAY_RAMP_LIMIT], data, false, now + timing.ramp_out_cycles);
+    routers[index].stages |= 1u << (way >> WAY_COLOR & 31);
+  } else {
+    hops++;
+    push(way % WAY_LIMIT, data, false, now + timing.hop_cycles);
+  }
+}
+
+void Network::State::send_any(uint32_t index, bool& moved, bool& waits) {
   // 1. Which buffers could send: a wavelet is there, the route takes it, and every side has room.
   Request requests[COLORS * INPUTS];
   int count = 0;
-  for (uint32_t colors = routers[index].filled; colors;) {
-    const auto color = static_cast<size_t>(next_bit(colors));
-    const uint32_t at = slots_of[routers[index].first + routers[index].place[color]];
-    for (uint32_t inputs = slots[at].filled & slots[at].open; inputs;) {
-      const auto input = static_cast<size_t>(next_bit(inputs));
-      const uint32_t buffer = input == HOST ? extras[slots[at].extra].host : slots[at].in[input];
-      const Entry head = entries[size_t{buffer} * stride + buffers[buffer].head];
-      if (!leaves_now(head)) {
-        waits = true;
-        continue;
-      }
-      Request request{buffer, at, static_cast<uint32_t>(now) - buffers[buffer].taken, head, NONE, 0, false};
-      if (timing.jitter) {
-        request.age = timing.jitter.draw(now, buffer, UINT32_MAX);
-        if (request.age % HELD == 0) {
-          waits = true;
-          continue;
-        }
-      }
-      if (!has_way(request)) continue;
-      int place = count++;
-      for (; place > 0 && requests[place - 1].age < request.age; place--) requests[place] = requests[place - 1];
-      requests[place] = request;
+  const auto consider = [&](uint32_t number) {
+    const Lane lane = lanes[routers[index].lanes + number];
+    if (!leaves_now(lane.ready)) {
+      waits = true;
+      return;
     }
+    const Buffer& buffer = buffers[lane.buffer];
+    Request request{lane.buffer, buffer.slot, number, static_cast<uint32_t>(now) - lane.taken, Buffers::head(buffer),
+                    NONE, 0, false};
+    if (timing.jitter) {
+      request.age = timing.jitter.draw(now, lane.buffer, UINT32_MAX);
+      if (request.age % HELD == 0) {
+        waits = true;
+        return;
+      }
+    }
+    if (!has_way(request, waits)) return;
+    int place = count++;
+    for (; place > 0 && requests[place - 1].age < request.age; place--) requests[place] = requests[place - 1];
+    requests[place] = request;
+  };
+  uint64_t left = routers[index].held & ~routers[index].shut & ~routers[index].full;
+  const bool more = left & lane_bit(LAST_LANE);
+  for (left &= ~lane_bit(LAST_LANE); left;) consider(static_cast<uint32_t>(next_bit(left)));
+  for (uint32_t number = LAST_LANE; more && number < routers[index].lane_count; number++) {
+    const Buffer& buffer = buffers[lanes[routers[index].lanes + number].buffer];
+    if (buffer.count > 0 && slots[buffer.slot].open & bit(buffer.input)) consider(number);
   }
 
   // 2. Each link and the ramp to the first that wants it. Those that lose try again in the next cycle.
@@ -153,13 +193,10 @@ void Network::State::step(uint32_t index) {
     moved = true;
     move(requests[i]);
   }
-
-  // A router that did nothing sleeps: what makes room for it, or changes its routes, wakes it.
-  if ((moved || waits) && (routers[index].filled | routers[index].stages)) wake(index);
 }
 
 // Finds where the wavelet goes, and whether all of that has room.
-bool Network::State::has_way(Request& request) {
+bool Network::State::has_way(Request& request, bool& waits) {
   const uint32_t at = request.slot;
   if (request.head.ready & CONTROL && request.head.data == OWN_ADVANCE) return true;  // it goes nowhere
   const bool message = slots[at].bits & MESSAGES;
@@ -173,7 +210,7 @@ bool Network::State::has_way(Request& request) {
   for (uint32_t links = tx & LINKS; links;) {
     const auto side = static_cast<Side>(next_bit(links));
     if (slots[at].out[side] == NONE && resolve(at, side) == NONE) return false;
-    if (!had_room_at(slots[at].out[side])) return false;
+    if (!find_room_at(slots[at].out[side], routers[slots[at].router], request.lane, waits)) return false;
   }
   request.sides = tx & LINKS;
   const bool control = request.head.ready & CONTROL;
@@ -230,6 +267,7 @@ bool Network::State::ramp_has_room(uint32_t index) {
   if (slots[index].stage == NONE) {
     const uint32_t stage = make_buffer(index, SIDES);
     slots[index].stage = stage;
+    relink(slots[index]);
   }
   return buffers[slots[index].stage].count < timing.ramp_out_cycles;
 }
@@ -240,7 +278,7 @@ void Network::State::down_ramp(const Slot& slot, uint32_t data, bool control) {
     deliveries.push_back({router.tile, {data, slot.color, control}});
     return;
   }
-  put(buffers[slot.stage], slot.stage, data, control, now + timing.ramp_out_cycles);
+  put(buffers[slot.stage], data, control, now + timing.ramp_out_cycles);
   router.stages |= 1u << slot.color;
 }
 
@@ -282,15 +320,11 @@ void Network::evaluate(Cycle cycle) {
   state.now = state.latest = cycle;
   std::swap(state.active, state.next);
   std::swap(state.active_ports, state.next_ports);
-  state.next.clear();
   state.next_ports.clear();
-  state.round++;
   state.run_trains();
   for (const uint32_t port : state.active_ports) state.inject(port);
-  const bool jitters{state.timing.jitter};
-  for (const uint32_t router : state.active) {
-    if (jitters || !state.pass(router)) state.step(router);
-  }
+  state.active.take(state.order);
+  for (const uint32_t router : state.order) state.step(router);
   state.due = state.next.empty() && state.next_ports.empty() && state.ending.empty() ? NEVER : cycle + 1;
 }
 

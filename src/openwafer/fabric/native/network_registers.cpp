@@ -56,7 +56,34 @@ void Network::State::refresh(Slot& slot) {
                      !(slot.bits & (SWAP_X | SWAP_Y | STALLED | FILTERED)) &&
                      std::none_of(slot.positions.begin(), slot.positions.end(), valid);
   set(slot.bits, PLAIN, plain);
+  relink(slot);
   if (routers[slot.router].train != NONE) end_train(routers[slot.router].train);
+}
+
+// What the lanes of a slot are to know of its route and links.
+void Network::State::relink(const Slot& slot) {
+  Router& router = routers[slot.router];
+  router.full = 0;
+  place_of(slot).ramp = routed(slot) ? slot.in[RAMP] : NONE;
+  place_of(slot).stage = slot.stage;
+  const uint32_t way = way_of(slot);
+  const auto set_lane = [&](uint32_t buffer, int input) {
+    if (buffer == NONE) return;
+    const uint32_t lane = buffers[buffer].lane;
+    lanes[router.lanes + lane].way = way;
+    if (lane >= LAST_LANE) return;
+    router.shut = slot.open & bit(input) ? router.shut & ~lane_bit(lane) : router.shut | lane_bit(lane);
+  };
+  for (int input = 0; input < SIDES; input++) set_lane(slot.in[static_cast<size_t>(input)], input);
+  if (slot.extra != NONE) set_lane(extras[slot.extra].host, HOST);
+}
+
+uint32_t Network::State::way_of(const Slot& slot) const {
+  if (slot.extra != NONE || slot.tx == 0 || slot.tx & (slot.tx - 1)) return ELSEWHERE;
+  const auto side = static_cast<uint32_t>(std::countr_zero(slot.tx));
+  if (side != RAMP) return slot.out[side] < WAY_LIMIT ? side << WAY_SIDE | slot.out[side] : ELSEWHERE;
+  if (timing.ramp_out_cycles != 1 || slot.stage >= WAY_RAMP_LIMIT) return ELSEWHERE;
+  return side << WAY_SIDE | static_cast<uint32_t>(slot.color) << WAY_COLOR | slot.stage;
 }
 
 // Whether there was a position to go to.

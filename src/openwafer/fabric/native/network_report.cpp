@@ -53,8 +53,9 @@ std::vector<Network::Held> Network::held() const {
       const bool ramp_full = slot.stage != NONE && state.buffers[slot.stage].count > 0;
       if ((slot.tx & bit(RAMP) || slot.bits & MESSAGES) && (ramp_full || !state.sink->has_room(tile, color))) full |= bit(RAMP);
       for (uint8_t input = 0; input < INPUTS; input++) {
-        if (!(slot.filled & bit(input))) continue;
-        const uint32_t buffer = input == HOST ? state.extras[slot.extra].host : slot.in[input];
+        const uint32_t host = slot.extra == NONE ? NONE : state.extras[slot.extra].host;
+        const uint32_t buffer = input == HOST ? host : slot.in[input];
+        if (buffer == NONE || state.buffers[buffer].count == 0) continue;
         const Side from = input == HOST ? RAMP : static_cast<Side>(input);
         if (slot.bits & STALLED) {
           add(slot, buffer, from, 0, Wait::TEARDOWN);

@@ -43,7 +43,7 @@ bool Network::State::form_train(uint32_t entry) {
     const Slot& slot = slots[at];
     Router& router = routers[slot.router];
     if (!(slot.bits & PLAIN) || slot.rx != bit(buffers[behind].input)) break;
-    if (router.filled | router.stages || router.train != NONE) break;
+    if (router.held || router.stages || router.train != NONE) break;
     const auto side = static_cast<Side>(std::countr_zero(slot.tx));
     if (slot.out[side] == NONE && !leads_to_one(at, side)) break;
     router.train = id;  // also ends a route that goes in a circle
@@ -109,21 +109,19 @@ void Network::State::dissolve(uint32_t id) {
     while (youngest > train.first && train.cars[youngest - 1].ready + i * hop >= now) youngest--;
     const Cycle ready = youngest > train.first ? train.cars[youngest - 1].ready : train.last;
     const uint32_t buffer = train.stretch[i];
-    if (ready != NEVER && ready + i * hop < now) buffers[buffer].taken = static_cast<uint32_t>(ready + i * hop);
-    const uint32_t router = buffers[buffer].router;
-    routers[router].train = NONE;
-    if (routers[router].queued == round - 1) continue;
-    routers[router].queued = round - 1;
-    active.push_back(router);
+    const uint32_t at = buffers[buffer].router;
+    if (ready != NEVER && ready + i * hop < now) {
+      buffers[buffer].taken = static_cast<uint32_t>(ready + i * hop);
+      lanes[routers[at].lanes + buffers[buffer].lane].taken = buffers[buffer].taken;
+    }
+    routers[at].train = NONE;
+    active.add(at);
   }
   for (size_t car = train.first; car < train.cars.size(); car++) {
     const Car& at = train.cars[car];
     const Cycle left = at.ready >= now ? 0 : std::min((now - at.ready + hop - 1) / hop, length - 1);
     const uint32_t buffer = train.stretch[left];
-    put(buffers[buffer], buffer, at.data, at.control, at.ready + left * hop);
-    Slot& slot = slots[buffers[buffer].slot];
-    slot.filled |= bit(buffers[buffer].input);
-    routers[slot.router].filled |= 1u << slot.color;
+    put_input(buffer, at.data, at.control, at.ready + left * hop);
     hops += left;
   }
   if (train.running) running.erase(std::find(running.begin(), running.end(), id));

@@ -49,6 +49,9 @@ class Pe : public PeView {
   void teardown(uint8_t color);
   void launch(uint32_t entry, const std::vector<uint32_t>& arguments);
   bool commands_idle() const { return commands_ == nullptr || (commands_->empty() && !commands_blocked_); }
+  // For what step() will need outside of this object: first the parts, then what they point to.
+  void prefetch_parts() const;
+  void prefetch_operands() const;
   void add_filter(uint8_t color) { filters_.push_back(color); }
   bool output_blocked() const { return output_blocked_; }
   // The main thread waits in an operation, or the host's commands do: nothing that a finished program leaves.
@@ -252,6 +255,8 @@ class Pe : public PeView {
   Tile tile_;
   Main main_ = Main::IDLE;
   bool output_blocked_ = false;
+  bool flushing_ = false;         // of some queue: see WaveletQueue::flushing
+  uint32_t filled_outputs_ = 0;   // output queues with wavelets
   Cycle next_send_ = 0;   // the core sends nothing before
   double send_owed_ = 0;  // parts of a cycle, over the wavelets that it has sent one behind the other
   bool commands_blocked_ = false;

@@ -31,7 +31,7 @@ class WaveletQueue {
   uint8_t depth() const { return depth_; }
   uint8_t count() const { return count_; }
   uint8_t room() const { return count_ < depth_ ? depth_ - count_ : 0; }
-  const Slot& at(uint8_t index) const { return slots_[(head_ + index) % (depth_ + 1)]; }
+  const Slot& at(uint8_t index) const { return slots_[place(index)]; }
   const Slot& front() const { return slots_[head_]; }
   // Wavelets that can be taken in `cycle`, up to `limit`.
   uint8_t ready(Cycle cycle, uint8_t limit) const {
@@ -40,17 +40,22 @@ class WaveletQueue {
     return n;
   }
   void push(const Wavelet& wavelet, Cycle ready) {
-    slots_[(head_ + count_) % (depth_ + 1)] = Slot{ready, wavelet};
+    slots_[place(count_)] = Slot{ready, wavelet};
     ++count_;
   }
   Wavelet pop() {
     const Wavelet wavelet = slots_[head_].wavelet;
-    head_ = static_cast<uint8_t>((head_ + 1) % (depth_ + 1));
+    head_ = place(1);
     --count_;
     return wavelet;
   }
 
  private:
+  uint8_t place(uint8_t index) const {  // of the ring, from the head
+    const int at = head_ + index;
+    return static_cast<uint8_t>(at > depth_ ? at - depth_ - 1 : at);
+  }
+
   std::unique_ptr<Slot[]> slots_;
   uint8_t depth_ = 0, head_ = 0, count_ = 0;
 };

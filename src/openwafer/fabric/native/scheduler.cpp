@@ -32,7 +32,9 @@ void Pe::apply_events(Cycle cycle) {
           machine_.network().write_switch(tile_, static_cast<uint8_t>(event.address - 0x7f40), event.value, cycle);
         }
         break;
-      case Event::FLUSH: (event.id < THREADS ? inputs_[event.id] : outputs_[event.id - THREADS]).flushing = true; break;
+      case Event::FLUSH:
+        (event.id < THREADS ? inputs_[event.id] : outputs_[event.id - THREADS]).flushing = flushing_ = true;
+        break;
       case Event::UNBLOCK_COMMANDS: commands_blocked_ = false; break;
     }
   }

@@ -8,6 +8,7 @@
 
 #include "machine.hpp"
 #include "pe.hpp"
+#include "prefetch.hpp"
 
 namespace openwafer {
 
@@ -72,6 +73,28 @@ Pe::Pe(Machine& machine, const Program& program, Tile tile, uint16_t column, uin
   clock = 0;  // what was loaded before the start cost nothing
   for (const auto& [target, id] : program.blocked) apply_task_action(Action::BLOCK, target, id, 0);
   for (const auto& [address, value] : program.config) config_write(address, value);
+}
+
+void Pe::prefetch_parts() const {
+  prefetch(inputs_.data(), inputs_.size() * sizeof(WaveletQueue));
+  prefetch(outputs_.data(), outputs_.size() * sizeof(WaveletQueue));
+  for (uint32_t left = active_threads_; left != 0; left &= left - 1) {
+    prefetch(threads_[std::countr_zero(left)].get(), sizeof(Operation));
+  }
+  if (main_ != Main::WAIT_OPERATION) return;
+  prefetch(frame_.data(), 1);
+  prefetch(dsr_dest_.data(), dsr_dest_.size() * sizeof(Dsr));
+  prefetch(dsr_src0_.data(), dsr_src0_.size() * sizeof(Dsr));
+  prefetch(dsr_src1_.data(), dsr_src1_.size() * sizeof(Dsr));
+}
+
+void Pe::prefetch_operands() const {
+  for (uint32_t left = active_threads_; left != 0; left &= left - 1) {
+    threads_[std::countr_zero(left)]->each_operand([this](const Operand& operand) {
+      if (operand.kind == Kind::MEMORY) prefetch(memory + operand.address, 1);
+      if (operand.kind == Kind::FABRIC_IN && inputs_[operand.queue].count() > 0) prefetch(&inputs_[operand.queue].front(), 1);
+    });
+  }
 }
 
 Cycle Pe::step(Cycle cycle) {
@@ -149,7 +172,10 @@ Wavelet Pe::pop_input(uint8_t queue, Cycle cycle) {
   return wavelet;
 }
 
-void Pe::push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle) { outputs_[queue].push(wavelet, cycle + 1); }
+void Pe::push_output(uint8_t queue, const Wavelet& wavelet, Cycle cycle) {
+  outputs_[queue].push(wavelet, cycle + 1);
+  filled_outputs_ |= 1u << queue;
+}
 
 bool Pe::has_room(uint8_t color) const {
   const uint8_t queue = queue_of_color_[color];
@@ -173,10 +199,11 @@ void Pe::drain(Cycle cycle) {
   const auto count = static_cast<uint8_t>(outputs_.size());
   const Jitter& jitter = machine_.timing().network.jitter;
   const uint32_t last = jitter ? jitter.draw(cycle, (uint64_t{tile_} << 8) + 1, count) : last_output_;
-  for (uint8_t i = 1; i <= count && !offered; ++i) {
+  for (uint8_t i = 1; i <= count && !offered && filled_outputs_ != 0; ++i) {
     const auto index = static_cast<uint8_t>((last + i) % count);
+    if (((filled_outputs_ >> index) & 1) == 0) continue;
     WaveletQueue& queue = outputs_[index];
-    if (queue.count() == 0 || queue.front().ready > cycle) continue;
+    if (queue.front().ready > cycle) continue;
     const Wavelet& wavelet = queue.front().wavelet;
     const bool taken = machine_.streams_out(wavelet.color) ? machine_.offer_stream(tile_, wavelet)
                                                            : machine_.network().offer(tile_, wavelet, cycle);
@@ -188,6 +215,7 @@ void Pe::drain(Cycle cycle) {
       machine_.trace.add(cycle, x, y, TraceKind::WAVELET_OUT, wavelet.color, wavelet.data, wavelet.control);
     }
     queue.pop();
+    if (queue.count() == 0) filled_outputs_ &= ~(1u << index);
     ++statistics.wavelets_out;
     send_owed_ = (cycle > next_send_ ? 0 : send_owed_) + machine_.timing().send_wavelet_cycles - 1;
     next_send_ = cycle + 1 + static_cast<Cycle>(send_owed_);
@@ -202,8 +230,11 @@ void Pe::drain(Cycle cycle) {
 // @queue_flush: an empty queue activates the task of the teardown id. That task calls the handlers of all queues whose
 // status bit is set, so a handler that leaves its bit set runs again with the next one.
 void Pe::flush_queues() {
+  if (!flushing_) return;
+  flushing_ = false;
   const auto look = [&](std::vector<WaveletQueue>& queues) {
     for (WaveletQueue& queue : queues) {
+      if (queue.flushing && queue.count() > 0) flushing_ = true;
       if (!queue.flushing || queue.count() > 0) continue;
       queue.flushing = false;
       const auto bit = static_cast<uint8_t>(1u << (&queue - queues.data()));
@@ -241,12 +272,14 @@ Cycle Pe::next_cycle(Cycle cycle) {
     const Operation& operation = *threads_[std::countr_zero(left)];
     if (ready_elements(operation, std::max(operation.ready, soon)) > 0) want(operation.ready);
   }
-  for (const WaveletQueue& queue : inputs_) {
+  for (size_t i = 0; machine_.timing().landing_cycles > 0 && i < inputs_.size(); ++i) {
+    const WaveletQueue& queue = inputs_[i];
     if (queue.count() > 0 && queue.front().ready > cycle) want(queue.front().ready);
   }
   if (!output_blocked_) {
-    for (const WaveletQueue& queue : outputs_) {
-      if (queue.count() > 0) want(std::max(queue.front().ready, next_send_));
+    for (uint32_t left = filled_outputs_; left != 0; left &= left - 1) {
+      const WaveletQueue& queue = outputs_[static_cast<size_t>(std::countr_zero(left))];
+      want(std::max(queue.front().ready, next_send_));
     }
   }
   return next;

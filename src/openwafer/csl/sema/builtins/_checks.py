@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Final, get_args
 
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
+from openwafer.csl.sema._scope import Unmet
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._limits import Architecture
 
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
 
+_EARLIER: Final = ("wse1",)
+"""Machines that old programs ask for and nothing is compiled for."""
+
+
 @builtin("is_arch", 1)
 def is_arch(call: Call) -> Value:
     """`@is_arch("wse3")`."""
     name = call.text(0, "the name of an architecture")
-    if name not in ARCHITECTURES:
+    if name not in (*ARCHITECTURES, *_EARLIER):
         call.error(call.span_of(0), f"there is no architecture `{name}`", hint='there are "wse2" and "wse3"')
     return v.boolean(name == call.architecture)
 
@@ -34,7 +39,8 @@ def _claim(call: Call, condition: Value) -> None:
     if condition.data:
         return
     message = call.text(1, "the message") if len(call) > 1 else ""
-    call.error(None, f"this assertion does not hold{': ' if message else ''}{message}")
+    call.engine.report(call.span, f"this assertion does not hold{': ' if message else ''}{message}")
+    raise Unmet
 
 
 @builtin("assert", 1)

@@ -202,7 +202,7 @@ def _choice(value: Any, names: tuple[str, ...], where: str, fail: Fail, at: str 
 
 
 def _directions(value: Any, where: str, fail: Fail) -> tuple[Direction, ...]:
-    several = value if isinstance(value, tuple) else (value,)
+    several = value if isinstance(value, tuple) else () if value == {} else (value,)
     for one in several:
         if one not in DIRECTIONS:
             fail(

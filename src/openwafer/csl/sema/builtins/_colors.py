@@ -12,7 +12,7 @@ from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._color_config import color_config
-from openwafer.csl.sema.builtins._ids import limits
+from openwafer.csl.sema.builtins._ids import limits, require_color
 from openwafer.csl.sema.builtins._layout import layout_facts, tile
 from openwafer.csl.syntax import ast
 
@@ -38,7 +38,7 @@ def part_span(node: ast.Expression, path: str) -> Span:
 
 
 def _route(call: Call, index: int) -> tuple[int, Route]:
-    color = call.known(index, "the color", t.COLOR).data
+    color = require_color(call, call.known(index, "the color", t.COLOR), call.span_of(index))
     config = call.known(index + 1, "the configuration of a color")
 
     def fail(message: str, *, hint: str = "", at: str = "") -> NoReturn:
@@ -84,12 +84,13 @@ def set_color_config(call: Call) -> Value:
     """The routes of a color on one tile."""
     x, y = tile(call)
     color, route = _route(call, 2)
-    routes = layout_facts(call).routes.setdefault((x, y), {})
+    facts = layout_facts(call)
+    routes = facts.routes.get((x, y), {})
     if color in routes:
         _twice(call, color, f"of tile ({x}, {y})", routes[color][1])
     if route.filter is not None:
         used = sum(one.filter is not None for one, _ in routes.values())
         if used == limits(call).filters:
             call.error(None, f"tile ({x}, {y}) has {used} filters, this is one more")
-    routes[color] = (route, call.span)
+    facts.add_route((x, y), color, facts.route(route, call.span))
     return v.NOTHING

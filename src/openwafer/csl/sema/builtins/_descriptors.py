@@ -22,6 +22,8 @@ _FABRIC = ("extent", "fabric_color", "priority", "control_transform", "simd_mode
 _FABIN = (*_FABRIC, "input_queue", "wavelet_index_offset")
 _FABOUT = (*_FABRIC, "output_queue", "control", "wavelet_index_offset", "advance_switch", "zero")
 SIMD_MODES = ("simd_32", "simd_64", "simd_32_or_64")
+SIMD_MODES_2_10 = ("simd_off", "simd_max")
+"""Of the WSE-3 in dialect 2.10, which does not say what they do; either leaves one value in a wavelet."""
 
 
 @builtin("get_dsd", 2)
@@ -32,6 +34,8 @@ def get_dsd(call: Call) -> Value:
         return _memory(call, kind)
     if kind is t.FABIN_DSD or kind is t.FABOUT_DSD:
         return _fabric(call, kind)
+    if kind is t.CIRCBUF_DSD:
+        return _circular(call)
     hint = "make it with @allocate_fifo" if kind is t.FIFO else ""
     call.error(
         call.span_of(0),
@@ -207,6 +211,47 @@ def _edited(call: Call, dsd: Value, field: str, operand: ir.Operand) -> Value:
     return v.code(dsd.type, call.emit(instruction))
 
 
+# --- circular buffers -------------------------------------------------------------------------------------
+
+
+def _circular(call: Call) -> Value:
+    """Known as the program compiles; after `wraparound` elements it is at its beginning again."""
+    fields = call.fields(1, "a circbuf_dsd", ("base_address", "extent", "wraparound"))
+    for name in ("base_address", "extent"):
+        if name not in fields:
+            hint = "write .{ .base_address = &a, .extent = N }"
+            call.error(call.span_of(1), f"a circbuf_dsd needs `{name}`", hint=hint)
+    span = call.field_span(1, "base_address")
+    pointer = call.engine.require_known(fields["base_address"], span, "the address of a circular buffer")
+    if not isinstance(pointer.type, t.Pointer) or not isinstance(pointer.data, ir.Address | int):
+        call.error(span, "`base_address`", expected="a pointer", found=f"`{pointer.type}`")
+    words = element_words(call, pointer, span)
+    array = pointer.type.target
+    count = array.count if isinstance(array, t.Array) and not pointer.type.many else None
+    if "wraparound" not in fields and count is None:
+        call.error(
+            call.span_of(1),
+            "this circbuf_dsd needs `wraparound`: its base is no pointer to an array",
+            hint="say after how many elements it begins again: .wraparound = N",
+        )
+
+    def number(name: str) -> int:
+        where = call.field_span(1, name)
+        given = call.engine.coerce(fields[name], t.U16, where)
+        return int(call.engine.require_known(given, where, f"`{name}`").data)
+
+    around = number("wraparound") if "wraparound" in fields else count
+    assert around is not None
+    if not 0 < around <= (0xFFFF // words if count is None else count):
+        where = call.field_span(1, "wraparound")
+        what = f"the {count} elements of the array" if count is not None else "what memory holds"
+        call.error(where, f"`wraparound` is 1 to {what}, found {around}")
+    made = ir.Descriptor(
+        "circbuf", base=pointer.data, length=number("extent"), stride=1, extents=(1, 1, 1, around * words)
+    )
+    return Value(t.CIRCBUF_DSD, made)
+
+
 # --- fabric -----------------------------------------------------------------------------------------------
 
 
@@ -231,8 +276,10 @@ def _fabric(call: Call, kind: t.Primitive) -> Value:
     if "priority" in fields:
         made = replace(made, priority=priority(call, fields["priority"], call.field_span(1, "priority")))
     if "simd_mode" in fields:
-        mode = choice(call, fields["simd_mode"], call.field_span(1, "simd_mode"), "`simd_mode`", SIMD_MODES)
-        made = replace(made, simd=1 + SIMD_MODES.index(mode))
+        newest = call.dialect == "2.10" and call.architecture == "wse3"
+        modes = SIMD_MODES_2_10 if newest else SIMD_MODES
+        mode = choice(call, fields["simd_mode"], call.field_span(1, "simd_mode"), "`simd_mode`", modes)
+        made = made if newest else replace(made, simd=1 + SIMD_MODES.index(mode))
     if "zero" in fields:
         sources = ("first_source", "second_source")
         which = choice(call, fields["zero"], call.field_span(1, "zero"), "`zero`", sources)
@@ -253,7 +300,10 @@ def _fabric(call: Call, kind: t.Primitive) -> Value:
                     found=f"`{found.type}`",
                     hint="make colors with @get_color",
                 )
-            value = edit(call, value, field, call.engine.coerce(found, type, call.field_span(1, name)))
+            found = call.engine.coerce(found, type, call.field_span(1, name))
+            if name == queue_name and found.known:
+                call.engine.resources.named_queues.add((queue_name, int(found.data)))
+            value = edit(call, value, field, found)
     return value
 
 
@@ -292,7 +342,8 @@ def increment_dsd_offset(call: Call) -> Value:
 @builtin("set_dsd_length", 2)
 def set_dsd_length(call: Call) -> Value:
     """The DSD has so many elements or wavelets."""
-    dsd = dsd_argument(call, t.MEM1D_DSD, t.FABIN_DSD, t.FABOUT_DSD)
+    kinds = (t.MEM1D_DSD, t.FABIN_DSD, t.FABOUT_DSD)
+    dsd = dsd_argument(call, *kinds, *((t.CIRCBUF_DSD,) if call.dialect == "2.10" else ()))
     return edit(call, dsd, "length", call.coerced(1, t.U16))
 
 

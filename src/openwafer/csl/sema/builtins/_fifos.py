@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 from openwafer.csl._diagnostics import Note
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._builtin import Call, builtin
-from openwafer.csl.sema._facts import TaskName
+from openwafer.csl.sema._facts import FifoTasks, TaskName
 from openwafer.csl.sema._values import FunctionValue, Value
 from openwafer.csl.sema.builtins._settings import choice, priority
 
 _ELEMENTS = ("i16", "u16", "f16", "bf16", "cb16", "i32", "u32", "f32")
 _REGISTERS = {"dest": t.DSR_DEST, "src": t.DSR_SRC1, "xdsr": t.XDSR}
-_FIELDS = ("activate_push", "activate_pop", "priority", "simd_mode", *_REGISTERS)
+_ACTIONS = ("empty_action", "full_action")
+_FIELDS = ("activate_push", "activate_pop", "priority", "simd_mode", *_REGISTERS, *_ACTIONS)
+_OF_WSE3 = ("suspend", "fault")
 FIFOS = 16
 """Not published; as many as there are XDSRs in the tables."""
 
@@ -50,6 +54,7 @@ def allocate_fifo(call: Call) -> Value:
         "fifo", base=pointer.data, length=array.count, queue=number, stride=array.element.bytes // 2
     )
     push = pop = None
+    actions: dict[str, ir.FifoAction] = {}
     if len(call) > 1:
         fields = call.fields(1, "the configuration of a FIFO", _FIELDS)
         push, pop = (_task(call, fields.get(name), name) for name in ("activate_push", "activate_pop"))
@@ -73,7 +78,9 @@ def allocate_fifo(call: Call) -> Value:
                 ("simd_32", "simd_64", "simd_32_or_64"),
             )
         _registers(call, fields, made)
-    resources.fifo_tasks.append((number, symbol, push, pop))
+        actions = {name: _action(call, fields[name], name) for name in _ACTIONS if name in fields}
+    empty, full = (actions.get(name, "test_or_suspend") for name in _ACTIONS)
+    resources.fifo_tasks.append(FifoTasks(number, symbol, push, pop, empty, full))
     return Value(t.FIFO, made)
 
 
@@ -86,6 +93,25 @@ def _task(call: Call, value: Value | None, name: str) -> int | TaskName | None:
     if value.type is not t.LOCAL_TASK_ID:
         call.error(span, f"`{name}`", expected="a local_task_id or a task", found=f"`{value.type}`")
     return int(call.engine.require_known(value, span, f"`{name}`").data)
+
+
+def _action(call: Call, value: Value, name: str) -> ir.FifoAction:
+    """What an operation does that finds the FIFO empty or full (dialect 2.10)."""
+    span = call.field_span(1, name)
+    if call.dialect == "1.4":
+        call.error(span, f"`{name}` came with dialect 2.10", hint="compile with --sdk-dialect=2.10")
+    if call.architecture == "wse2" and name == "full_action":
+        call.error(
+            span, "FIFOs of the WSE-2 have no `full_action`", hint="leave it out; choose with @is_arch"
+        )
+    chosen = choice(call, value, span, f"`{name}`", get_args(ir.FifoAction))
+    if call.architecture == "wse2" and chosen in _OF_WSE3:
+        call.error(
+            span,
+            f"FIFOs of the WSE-2 do not {chosen}",
+            hint="use .{ .terminate = true }; choose with @is_arch",
+        )
+    return cast("ir.FifoAction", chosen)
 
 
 def _registers(call: Call, fields: dict[str, Value], fifo: ir.Descriptor) -> None:

@@ -11,7 +11,9 @@ from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._facts import SymbolExport, TaskName
 from openwafer.csl.sema._values import FunctionValue, MemoryPlace, Value, ValuePlace
+from openwafer.csl.sema.builtins._automatic_queues import assign_queues
 from openwafer.csl.sema.builtins._reserved import check_reserved
+from openwafer.csl.sema.builtins._rotation import bind_alternates
 from openwafer.csl.sema.builtins._tasks import TEARDOWN
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ def finish(engine: Engine) -> None:
 
 
 def finish_registers(engine: Engine) -> None:
-    """Fills the unit's FIFOs and configuration."""
+    """Fills the unit's FIFOs and configuration, and gives queues to DSDs without one."""
+    assign_queues(engine)
     engine.unit.config[:] = sorted(engine.resources.config.items())
     _control_tables(engine)
     _check_activations(engine)
-    for number, symbol, push, pop in engine.resources.fifo_tasks:
-        engine.unit.fifos.append(ir.BoundFifo(number, symbol, _id(engine, push), _id(engine, pop)))
+    for one in engine.resources.fifo_tasks:
+        push, pop = _id(engine, one.push), _id(engine, one.pop)
+        engine.unit.fifos.append(ir.BoundFifo(one.number, one.symbol, push, pop, one.empty, one.full))
 
 
 def _control_tables(engine: Engine) -> None:
@@ -71,6 +75,7 @@ def _check_activations(engine: Engine) -> None:
 def _tasks(engine: Engine) -> None:
     resources, unit = engine.resources, engine.unit
     states = dict(resources.states)
+    rotations = bind_alternates(engine)
     for binding in resources.bindings.values():
         state = (
             None if binding.kind in ("control", "teardown", "empty_queue") else states.pop(binding.id, None)
@@ -85,6 +90,7 @@ def _tasks(engine: Engine) -> None:
                 parameters,
                 active=state is not None and state.active,
                 blocked=state is not None and state.blocked,
+                rotation=rotations.get(binding.id) if binding.kind == "data" else None,
             )
         )
     for number, state in states.items():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from openwafer.csl._source import Span
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
 from openwafer.csl.sema.builtins._limits import LIMITS, MACHINE_NAME, Limits, span_of
+
+NO_COLOR: Final = 32
+"""Programs for SDK 1.0 to 1.2 write @get_color(32) where a param has no color, and look for it before they use one."""
 
 _FIFO_REGISTERS: dict[t.Type, t.Primitive] = {t.DSR_FIFO_DEST: t.DSR_DEST, t.DSR_FIFO_SRC1: t.DSR_SRC1}
 """Registers that hold a FIFO, and what they are without it."""
@@ -39,8 +45,19 @@ def numbered(
 
 @builtin("get_color", 1)
 def get_color(call: Call) -> Value:
-    """`@get_color(3)`."""
+    """`@get_color(3)`; NO_COLOR is taken too."""
+    value = call.value(0)
+    if value.known and t.is_integer(value.type) and value.data == NO_COLOR:
+        return Value(t.COLOR, NO_COLOR)
     return numbered(call, 0, t.COLOR, limits(call).colors, "color")
+
+
+def require_color(call: Call, color: Value, span: Span) -> int:
+    """The number of a known color that wavelets can have."""
+    number = int(color.data)
+    if number == NO_COLOR:
+        call.error(span, f"@get_color({NO_COLOR}) stands for no color", hint="give this a color that exists")
+    return number
 
 
 @builtin("get_local_task_id", 1)
@@ -69,6 +86,8 @@ def get_data_task_id(call: Call) -> Value:
             found=f"`{value.type}`",
             hint=f"make it with {other}; choose between the machines with @is_arch",
         )
+    if value.known and source is t.COLOR:
+        require_color(call, value, call.span_of(0))
     return Value(t.DATA_TASK_ID, value.data, value.known)
 
 

@@ -1,13 +1,15 @@
 """How many colors, queues, task ids and registers a PE has, and which of them memcpy keeps for itself.
 
 Sources: "Task Identifiers and Task Execution", "Data Structure Descriptors" and "Builtins" of the SDK documentation 1.4.
-The sizes of the DSR files are not published; 16 leaves room for every id in public code.
+The sizes of the DSR files are not published; see `machine`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from openwafer.machine import WSE2, WSE3
 
 Architecture = Literal["wse2", "wse3"]
 
@@ -26,6 +28,7 @@ class Limits:
     microthreads: range
     dsrs: range
     xdsrs: range
+    srs: range
     switched_colors: frozenset[int]
     """The colors whose routes may have switch positions."""
     filters: int
@@ -45,8 +48,8 @@ _SHARED = {
     "control_tasks": range(64),
     "input_queues": range(8),
     "microthreads": range(8),
-    "dsrs": range(16),
     "xdsrs": range(16),
+    "srs": range(16),
     "config": range(0x7E00, 0x8000),
     "reserved_config": (range(0x7F20, 0x7F38), range(0x7F40, 0x7F58)),
     "memcpy_colors": frozenset((21, 22, 23)),
@@ -61,6 +64,7 @@ LIMITS: dict[Architecture, Limits] = {
         switched_colors=frozenset(range(24)),
         memcpy_queues=frozenset((0,)),
         filters=6,
+        dsrs=range(int(WSE2.pe.dsrs)),
         **_SHARED,  # type: ignore[arg-type]
     ),
     "wse3": Limits(
@@ -70,6 +74,7 @@ LIMITS: dict[Architecture, Limits] = {
         switched_colors=frozenset((*range(10), 12, 13, 16, 17, 20, 21)),
         memcpy_queues=frozenset((0, 1)),
         filters=6,
+        dsrs=range(int(WSE3.pe.dsrs)),
         **_SHARED,  # type: ignore[arg-type]
     ),
 }

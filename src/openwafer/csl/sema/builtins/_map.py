@@ -7,6 +7,7 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import MemoryPlace, Value
+from openwafer.csl.sema.builtins._automatic_queues import note_queue
 from openwafer.csl.sema.builtins._operations import FILES
 
 _ELEMENTS = ("i16", "i32", "u16", "u32", "f16", "bf16", "cb16", "f32")
@@ -87,6 +88,7 @@ def _elements(call: Call, index: int, type: t.Type | None) -> _Elements:
     if value.type in FILES:
         register = ir.Register(FILES[value.type], value.data)  # type: ignore[arg-type]
         return _Elements(ir.VectorOperand("dsr", register), type)
+    note_queue(call, index, value, False)
     return _Elements(ir.VectorOperand("dsd", call.operand(value)), type)
 
 

@@ -14,8 +14,8 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
+from openwafer.csl.sema.builtins._automatic_queues import note_queue
 from openwafer.csl.sema.builtins._descriptors import descriptor_field, edit
-from openwafer.csl.sema.builtins._ids import limits
 from openwafer.csl.sema.builtins._settings import (
     ASYNC,
     NO_CONFIG,
@@ -26,7 +26,6 @@ from openwafer.csl.sema.builtins._settings import (
     with_thread,
 )
 
-NO_QUEUE = 0xFF
 FILES = {t.DSR_DEST: "dest", t.DSR_SRC0: "src0", t.DSR_SRC1: "src1"}
 FIFO_FILES = {t.DSR_FIFO_DEST: "dest", t.DSR_FIFO_SRC1: "src1"}
 """Registers that hold a FIFO."""
@@ -218,6 +217,12 @@ def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOpe
                 call.span_of(index), "a source", expected="a dsr_src0 or dsr_src1", found=f"`{value.type}`"
             )
         return ir.VectorOperand("dsr", ir.Register(_REGISTERS[value.type], value.data))  # type: ignore[arg-type]
+    if value.type is t.CIRCBUF_DSD:
+        call.error(
+            call.span_of(index),
+            "a circbuf_dsd cannot be an operand by itself",
+            hint="load it with @load_to_dsr_xdsr, and name the DSR here",
+        )
     if index == 0 and value.type is t.FABIN_DSD:
         call.error(call.span_of(0), "a destination cannot be a fabin_dsd, which only receives")
     if index > 0 and value.type is t.FABOUT_DSD:
@@ -228,34 +233,8 @@ def _vector(call: Call, index: int, sources: int, found: Config) -> ir.VectorOpe
             "which FIFO this is must be known at compile time",
             hint="name the const that @allocate_fifo made, or make the parameter `comptime`",
         )
-    return ir.VectorOperand("dsd", call.operand(_indexed(call, _with_queue(call, index, value), found)))
-
-
-def _with_queue(call: Call, index: int, value: Value) -> Value:
-    """A fabric DSD that has a queue: on the WSE-2 one may be left to the compiler, which takes the last free ones."""
-    if value.type not in (t.FABIN_DSD, t.FABOUT_DSD) or not value.known or value.data.queue != NO_QUEUE:
-        return value
-    type, name = (
-        (t.INPUT_QUEUE, "input_queue") if value.type is t.FABIN_DSD else (t.OUTPUT_QUEUE, "output_queue")
-    )
-    if call.architecture == "wse3":
-        call.error(
-            call.span_of(index),
-            f"an operation of the WSE-3 needs a queue, this {value.type} has none",
-            hint=f"add .{name} = @get_{name}(n) to its @get_dsd, and give the queue its color with @initialize_queue",
-        )
-    resources, key = call.engine.resources, (str(type), int(value.data.color))
-    if key not in resources.automatic_queues:
-        taken = {number for (kind, _), number in resources.automatic_queues.items() if kind == key[0]}
-        taken |= {number for kind, number in resources.queues if kind == key[0]}
-        queues = limits(call).input_queues if type is t.INPUT_QUEUE else limits(call).output_queues
-        free = [number for number in reversed(queues) if number not in taken]
-        if not free:
-            call.error(
-                call.span_of(index), f"no {name} is left for this {value.type}", hint=f"name one with .{name}"
-            )
-        resources.automatic_queues[key] = free[0]
-    return edit(call, value, "queue", Value(type, resources.automatic_queues[key]))
+    note_queue(call, index, value, found.settings.asynchronous)
+    return ir.VectorOperand("dsd", call.operand(_indexed(call, value, found)))
 
 
 def _indexed(call: Call, value: Value, found: Config) -> Value:
@@ -343,16 +322,15 @@ def dfilt(call: Call) -> Value:
 @builtin("load_to_dsr", 2, 3)
 def load_to_dsr(call: Call) -> Value:
     """Puts a DSD into a register: as code runs, or in a comptime block before the program starts."""
-    register = call.known(0, "a DSR")
-    if register.type in FIFO_FILES:
+    register, dsd = dsr_argument(call), call.value(1)
+    if dsd.type is t.CIRCBUF_DSD or (dsd.type is t.MEM4D_DSD and call.dialect == "2.10"):
+        more = "xdsr, dsd" if dsd.type is t.CIRCBUF_DSD else "xdsr, .{ sr, ... }, dsd"
+        name = "load_to_dsr_xdsr" if dsd.type is t.CIRCBUF_DSD else "load_to_dsr_xdsr_sr"
         call.error(
-            call.span_of(0),
-            "a register of a FIFO is loaded by @allocate_fifo alone",
-            hint="name it there with .dest or .src",
+            call.span_of(1),
+            f"a {dsd.type} needs more registers than a DSR",
+            hint=f"write @{name}(dsr, {more})",
         )
-    if register.type not in FILES:
-        call.error(call.span_of(0), expected="a dsr_dest, dsr_src0 or dsr_src1", found=f"`{register.type}`")
-    dsd = call.value(1)
     fabric = dsd.type in (t.FABIN_DSD, t.FABOUT_DSD)
     if not fabric and dsd.type not in (t.MEM1D_DSD, t.MEM4D_DSD):
         call.error(
@@ -375,14 +353,35 @@ def load_to_dsr(call: Call) -> Value:
             call.error(call.span_of(2), "only a fabric DSD can be asynchronous", hint="leave .async out")
         if saves and fabric:
             call.error(call.field_span(2, "save_address"), "only a memory DSD has an address to save")
-    file: ir.Register = ir.Register(FILES[register.type], register.data)  # type: ignore[arg-type]
+    if call.architecture == "wse2":
+        note_queue(call, 1, dsd, found.settings.asynchronous)
+    return load_register(call, register, 1, found, saves, steps)
+
+
+def dsr_argument(call: Call) -> Value:
+    """The first argument, a DSR that does not belong to a FIFO."""
+    register = call.known(0, "a DSR")
+    if register.type in FIFO_FILES:
+        call.error(
+            call.span_of(0),
+            "a register of a FIFO is loaded by @allocate_fifo alone",
+            hint="name it there with .dest or .src",
+        )
+    if register.type not in FILES:
+        call.error(call.span_of(0), expected="a dsr_dest, dsr_src0 or dsr_src1", found=f"`{register.type}`")
+    return register
+
+
+def load_register(call: Call, register: Value, index: int, found: Config, saves: bool, steps: bool) -> Value:
+    """Puts the DSD that is argument `index` into a register, at once or before the program starts."""
+    file: ir.Register = ir.Register(FILES[register.type], register.data)  # type: ignore[arg-type, index]
     if call.comptime:
-        known = call.known(1, "a DSD that is loaded before the program starts")
+        known = call.known(index, "a DSD that is loaded before the program starts")
         made = ir.LoadDsr(file, known.data, found.settings, saves, steps, call.location)
         call.unit.preloads[:] = [one for one in call.unit.preloads if one.register != file]
         call.unit.preloads.append(made)
         return v.NOTHING
-    descriptor = call.operand(dsd)
+    descriptor = call.operand(call.value(index))
     found.say_ids(call)
     call.emit(ir.LoadDsr(file, descriptor, found.settings, saves, steps, call.location))
     return v.NOTHING

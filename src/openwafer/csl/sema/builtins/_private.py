@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from openwafer.artifact._image import Direction, Route
 from openwafer.artifact._pe_abi import PrintKind
 from openwafer.csl.ir import _ir as ir
 from openwafer.csl.sema import _types as t
 from openwafer.csl.sema._builtin import Call, builtin
-from openwafer.csl.sema._values import Value
+from openwafer.csl.sema._values import NOTHING, Value, comptime_int
 
 _TYPES = {
     "u16": t.U16,
@@ -50,6 +53,48 @@ def x(call: Call) -> Value:
 def y(call: Call) -> Value:
     """The tile's row."""
     return _place(call, "y", 1)
+
+
+@builtin("__integer", 1)
+def integer(call: Call) -> Value:
+    """1 for an unsigned integer type of fixed width, 2 for a signed one, 0 for other types."""
+    found = call.type(0)
+    fixed = isinstance(found, t.Primitive) and found.kind == "integer"
+    return comptime_int((2 if found.signed else 1) if fixed and isinstance(found, t.Primitive) else 0)
+
+
+@builtin("__bit_size", 1)
+def bit_size(call: Call) -> Value:
+    """The width of a type in bits; 0 where it has none."""
+    found = call.type(0)
+    scalar = isinstance(found, t.Primitive | t.Enum | t.Pointer) and found.ir not in (None, "void", "dsd")
+    packed = isinstance(found, t.Record) and found.packed
+    return comptime_int(t.packed_bits(found) if scalar or packed else 0)
+
+
+@builtin("__message_colors", 1, stage="block")
+def message_colors(call: Call) -> Value:
+    """Reserves the colors of a tuple; the router routes the first of them by what the messages say."""
+    colors = [int(one.data) for one in call.known(0, "the colors").data]
+    resources = call.engine.resources
+    for color in colors:
+        if color in resources.routes:
+            call.error(
+                call.span, f"color {color} belongs to <message_passing>", hint="configure another color"
+            )
+    carrier = Route(rx=get_args(Direction), messages=True)
+    resources.routes |= {color: (carrier if color == colors[0] else Route(), call.span) for color in colors}
+    return NOTHING
+
+
+@builtin("__pointed_bits", 1)
+def pointed_bits(call: Call) -> Value:
+    """The width of what a type of pointer points to, or of the elements of that array."""
+    found = call.type(0)
+    target = found.target if isinstance(found, t.Pointer) else found
+    element = target.element if isinstance(target, t.Array) else target
+    number = isinstance(element, t.Primitive) and element.kind in ("integer", "float")
+    return comptime_int(t.packed_bits(element) if number and isinstance(found, t.Pointer) else 0)
 
 
 @builtin("__tsc", 1, stage="code")

@@ -8,6 +8,7 @@ from openwafer.csl.sema import _types as t
 from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._values import Value
+from openwafer.csl.sema.builtins._ids import require_color
 from openwafer.csl.sema.builtins._settings import priority
 from openwafer.csl.sema.builtins._tasks import set_handler
 
@@ -46,6 +47,7 @@ def initialize_queue(call: Call) -> Value:
         call.error(
             call.field_span(1, "color"), f"the color of {name}", expected="`color`", found=f"`{color.type}`"
         )
+    require_color(call, color, call.field_span(1, "color"))
     table = 0
     if "ctrl_table_id" in fields:
         span = call.field_span(1, "ctrl_table_id")

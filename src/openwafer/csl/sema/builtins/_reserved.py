@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 MEMCPY = LIBRARY / "memcpy" / "memcpy.csl"
 
 
+def imports_memcpy(engine: Engine) -> bool:
+    """Whether a module of the program is <memcpy/memcpy>."""
+    return any(module.path.resolve() == MEMCPY for module in engine.modules)
+
+
 def check_reserved(engine: Engine) -> None:
     """Records an error for every id that belongs to memcpy and to the program."""
-    if not any(module.path.resolve() == MEMCPY for module in engine.modules):
+    if not imports_memcpy(engine):
         return
     limits, resources = LIMITS[engine.options.architecture], engine.resources
     for binding in resources.bindings.values():

@@ -32,9 +32,10 @@ def zeros(call: Call) -> Value:
 
 @builtin("constants", 2)
 def constants(call: Call) -> Value:
-    """A tensor of which every element is the same."""
+    """A tensor of which every element is the same; where running code has that, a loop stores it."""
     tensor = _tensor(call)
-    return v.uniform(tensor, call.known(1, "the value of every element", tensor.element))
+    value = call.coerced(1, tensor.element)
+    return v.uniform(tensor, value) if value.known else call.engine.repeated(tensor, value, call.span)
 
 
 @builtin("range", 2, 4)

@@ -11,6 +11,7 @@ from openwafer.csl.sema import _values as v
 from openwafer.csl.sema._builtin import Call, builtin
 from openwafer.csl.sema._facts import Binding, TaskState
 from openwafer.csl.sema._values import FunctionValue, Value
+from openwafer.csl.sema.builtins._ids import require_color
 from openwafer.csl.sema.builtins._limits import MACHINE_NAME
 
 TEARDOWN = 29
@@ -27,15 +28,21 @@ TARGETS: dict[t.Type, str] = {
 """What can be blocked, and what the PE ABI calls it."""
 
 
-def _bind(call: Call, kind: Literal["data", "local", "control"]) -> FunctionValue:
-    function = call.function(0, "a task to bind")
+def task_argument(call: Call, index: int) -> FunctionValue:
+    """An argument that is a task."""
+    function = call.function(index, "a task to bind")
     declared = function.declaration
     if declared.kind != "task":
         call.error(
-            call.span_of(0),
+            call.span_of(index),
             f"`{declared.name}` is a function, only tasks can be bound",
             hint=f"declare it as `task {declared.name}(...) void`",
         )
+    return function
+
+
+def _bind(call: Call, kind: Literal["data", "local", "control"]) -> FunctionValue:
+    function = task_argument(call, 0)
     number = int(call.known(1, "the id of a task", ID_TYPES[kind]).data)
     resources = call.engine.resources
     if number == TEARDOWN and kind == "local":
@@ -43,18 +50,21 @@ def _bind(call: Call, kind: Literal["data", "local", "control"]) -> FunctionValu
         if flushing is not None:
             call.engine.fail(
                 call.span,
-                f"queues have handlers, which take the teardown id: `{declared.name}` cannot have it",
+                f"queues have handlers, which take the teardown id: `{function.name}` cannot have it",
                 hint="keep either the task or the handlers",
                 notes=(Note(flushing.span, "the first handler is set here"),),
             )
-        _add(call, ("teardown", -1), Binding("teardown", -1, function, call.span))
+        add_binding(call, ("teardown", -1), Binding("teardown", -1, function, call.span))
         return function
     own_table = kind == "control" and resources.control_table is not None
-    _add(call, ("control" if own_table else "tasks", number), Binding(kind, number, function, call.span))
+    add_binding(
+        call, ("control" if own_table else "tasks", number), Binding(kind, number, function, call.span)
+    )
     return function
 
 
-def _add(call: Call, key: tuple[str, int], binding: Binding) -> None:
+def add_binding(call: Call, key: tuple[str, int], binding: Binding) -> None:
+    """Gives an id its task, unless it has one."""
     bindings = call.engine.resources.bindings
     old = bindings.get(key)
     if old is not None and old.kind == "teardown":
@@ -76,12 +86,12 @@ def _add(call: Call, key: tuple[str, int], binding: Binding) -> None:
     bindings[key] = binding
 
 
-def _parameters(call: Call, function: FunctionValue) -> list[t.Type]:
-    kind = call.value(0).type
+def _parameters(call: Call, function: FunctionValue, index: int = 0) -> list[t.Type]:
+    kind = call.value(index).type
     assert isinstance(kind, t.FunctionType)
     found = [one for one in kind.parameters if one is not None]
     if len(found) != len(kind.parameters):
-        call.error(call.span_of(0), f"the parameters of task `{function.name}` need types of their own")
+        call.error(call.span_of(index), f"the parameters of task `{function.name}` need types of their own")
     return found
 
 
@@ -99,15 +109,22 @@ def bind_local_task(call: Call) -> Value:
     return v.NOTHING
 
 
-def _check_payload(call: Call, function: FunctionValue, kind: str) -> None:
-    parameters = _parameters(call, function)
+def check_payload(call: Call, function: FunctionValue, kind: str, index: int = 0) -> None:
+    """That the task, argument `index`, takes what a wavelet carries; a data task takes something."""
+    parameters = _parameters(call, function, index)
+    if kind == "data" and not parameters:
+        call.error(
+            call.span_of(index),
+            f"the data task `{function.name}` needs a parameter for the wavelet's data",
+            hint=f"write `task {function.name}(data: u32) void`",
+        )
     sizes = [
         one.bytes if isinstance(one, t.Primitive) and one.ir is not None and not t.is_odd(one) else 0
         for one in parameters
     ]
     if sizes not in ([], [4], [2], [2, 2]):
         call.error(
-            call.span_of(0),
+            call.span_of(index),
             f"the {kind} task `{function.name}` gets one wavelet of 32 bits",
             expected="one parameter of 32 or 16 bits, or two of 16",
             found=", ".join(f"`{one}`" for one in parameters),
@@ -118,13 +135,7 @@ def _check_payload(call: Call, function: FunctionValue, kind: str) -> None:
 def bind_data_task(call: Call) -> Value:
     """Data tasks run for each wavelet of a color; their parameters are the wavelet."""
     function = _bind(call, "data")
-    if not _parameters(call, function):
-        call.error(
-            call.span_of(0),
-            f"the data task `{function.name}` needs a parameter for the wavelet's data",
-            hint=f"write `task {function.name}(data: u32) void`",
-        )
-    _check_payload(call, function, "data")
+    check_payload(call, function, "data")
     call.code_of(function)
     return v.NOTHING
 
@@ -133,7 +144,7 @@ def bind_data_task(call: Call) -> Value:
 def bind_control_task(call: Call) -> Value:
     """Control tasks run for control wavelets that carry their id."""
     function = _bind(call, "control")
-    _check_payload(call, function, "control")
+    check_payload(call, function, "control")
     call.code_of(function)
     return v.NOTHING
 
@@ -146,7 +157,7 @@ def set_teardown_handler(call: Call) -> Value:
     assert isinstance(kind, t.FunctionType)
     if kind.parameters or kind.result is not t.VOID:
         call.error(call.span_of(0), "a teardown handler", expected="`fn() void`", found=f"`{kind}`")
-    color = int(call.known(1, "the color", t.COLOR).data)
+    color = require_color(call, call.known(1, "the color", t.COLOR), call.span_of(1))
     every = call.engine.resources.bindings.get(("teardown", -1))
     if every is not None:
         call.engine.fail(
@@ -155,7 +166,7 @@ def set_teardown_handler(call: Call) -> Value:
             hint="keep either the task or the handlers",
             notes=(Note(every.span, "bound here"),),
         )
-    _add(call, ("teardown", color), Binding("teardown", color, function, call.span))
+    add_binding(call, ("teardown", color), Binding("teardown", color, function, call.span))
     call.code_of(function)
     return v.NOTHING
 
@@ -275,7 +286,8 @@ def _blocking(call: Call, verb: Literal["block", "unblock"]) -> Value:
         )
     if not call.comptime:
         return call.machine(verb if target == "task" else f"{verb}_{target}", call.operand(value))
-    number = int(call.known(0, "what is blocked or unblocked").data)
+    known = call.known(0, "what is blocked or unblocked")
+    number = require_color(call, known, call.span_of(0)) if known.type is t.COLOR else int(known.data)
     if target == "task":
         _state(call, number).blocked = verb == "block"
         return v.NOTHING

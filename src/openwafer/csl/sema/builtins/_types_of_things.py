@@ -45,7 +45,7 @@ def ptrcast(call: Call) -> Value:
     target = call.type(0, "the type of a pointer")
     if not isinstance(target, t.Pointer):
         call.error(call.span_of(0), expected="the type of a pointer", found=f"`{target}`")
-    if target.target.comptime_only and target.target is not t.VOID:
+    if target.target.comptime_only and target.target not in (t.VOID, t.ANYOPAQUE):
         call.error(
             call.span_of(0), f"`{target.target}` is known only to the compiler, so nothing can point to it"
         )
@@ -130,6 +130,8 @@ def get_int(call: Call) -> Value:
             return value
         case t.Primitive(kind="color" | "id" | "queue" | "thread"):
             return Value(t.U16, value.data, value.known)
+        case t.Primitive(kind="dsr") if call.dialect == "2.10":
+            return Value(t.U16, value.data)
     call.error(
         call.span_of(0),
         expected="a color, task id, queue, microthread, enum or integer",
