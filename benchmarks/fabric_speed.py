@@ -107,8 +107,8 @@ def launched(image: Image, compile_s: float, name: str, arguments: list[int]) ->
 def stencil(scale: float) -> dict[str, Any]:
     """10 iterations on 256 x 256 PEs."""
     side = max(2, round(256 * scale))
-    image, compile_s = compiled(STENCIL, (side, side), width=side, height=side)
-    return launched(image, compile_s, "main", [10])[1]
+    image, compile_s = compiled(STENCIL, (side, side), width=side, height=side, iterations=10)
+    return launched(image, compile_s, "main", [])[1]
 
 
 def broadcast(scale: float) -> dict[str, Any]:

@@ -55,7 +55,8 @@ struct Buffer {
 // Buffers by index, each with its entries behind it and in as few cache lines as that takes.
 class Buffers {
  public:
-  explicit Buffers(uint32_t entries) : lines_((sizeof(Buffer) + entries * sizeof(Entry) + sizeof(Line) - 1) / sizeof(Line)) {}
+  explicit Buffers(uint32_t entries)
+      : lines_((sizeof(Buffer) + entries * sizeof(Entry) + sizeof(Line) - 1) / sizeof(Line)) {}
 
   uint32_t size() const { return static_cast<uint32_t>(memory_.size() / lines_); }
   size_t bytes() const { return memory_.capacity() * sizeof(Line); }
@@ -114,7 +115,6 @@ enum SlotBit : uint8_t {
   MESSAGES = 128,  // the first wavelet of each message says where all of it goes: see network_messages.cpp
 };
 
-// A cache line.
 struct alignas(64) Slot {
   std::array<uint32_t, 4> out;  // the buffer at the other end of each link; NONE until it is needed
   std::array<uint32_t, 5> in;   // buffers by side
@@ -132,11 +132,10 @@ struct alignas(64) Slot {
 };
 
 // What sending and receiving need of a slot: places of a router lie side by side.
-struct Place {
+struct alignas(16) Place {
   uint32_t slot = NONE;
   uint32_t ramp = NONE;   // the buffer on the ramp from the CE; NONE also where there is no route
   uint32_t stage = NONE;  // the buffer on the ramp to the CE
-  uint32_t unused = 0;
 };
 
 struct Router {
@@ -152,6 +151,8 @@ struct Router {
   uint8_t lane_count = 0;
   std::array<uint8_t, COLORS> place;  // color -> place behind `first`
 };
+
+static_assert(sizeof(Slot) == 64);  // a cache line
 
 struct Port {
   Tile tile;

@@ -206,7 +206,6 @@ class Pe : public PeView {
   bool memory_check(uint16_t address, uint8_t bytes, uint32_t location, uint16_t operation, const char* verb);
 
   // thread.cpp
-  bool threads_finishing(Cycle cycle) const;
   void datapath(Cycle cycle);
   Cycle next_cycle(Cycle cycle);
   void flush_queues();

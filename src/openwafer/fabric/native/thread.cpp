@@ -92,7 +92,9 @@ void Pe::prefetch_operands() const {
   for (uint32_t left = active_threads_; left != 0; left &= left - 1) {
     threads_[std::countr_zero(left)]->each_operand([this](const Operand& operand) {
       if (operand.kind == Kind::MEMORY) prefetch(memory + operand.address, 1);
-      if (operand.kind == Kind::FABRIC_IN && inputs_[operand.queue].count() > 0) prefetch(&inputs_[operand.queue].front(), 1);
+      if (operand.kind != Kind::FABRIC_IN) return;
+      const WaveletQueue& queue = inputs_[operand.queue];
+      if (queue.count() > 0) prefetch(&queue.front(), 1);
     });
   }
 }
@@ -112,7 +114,7 @@ Cycle Pe::step(Cycle cycle) {
   }
   // 3. The next task.
   Choice choice;
-  if (main_ == Main::IDLE && main_free_ <= cycle && !machine_.failed() && !threads_finishing(cycle) &&
+  if (main_ == Main::IDLE && main_free_ <= cycle && !machine_.failed() &&
       choose(cycle, choice)) {
     start_task(choice, cycle);
   }
@@ -123,17 +125,6 @@ Cycle Pe::step(Cycle cycle) {
   drain(cycle);
   if (machine_.failed()) return NEVER;
   return next_cycle(cycle);
-}
-
-// Scalar code runs ahead of the machine, so what it stores would be seen by microthreads that still have to read it. Those
-// that are about to end, one element a cycle, come first: programs rely on it that reuse a short buffer.
-bool Pe::threads_finishing(Cycle cycle) const {
-  for (uint32_t left = active_threads_ & ((1u << THREADS) - 1); left != 0; left &= left - 1) {
-    const Operation& operation = *threads_[std::countr_zero(left)];
-    if (operation.remaining > machine_.timing().finishing_elements || operation.ready > cycle + 1) continue;
-    if (ready_elements(operation, std::max(operation.ready, cycle)) > 0) return true;
-  }
-  return false;
 }
 
 void Pe::datapath(Cycle cycle) {

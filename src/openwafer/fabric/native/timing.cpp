@@ -50,7 +50,6 @@ Timing::Timing(const TimingTable& table, Jitter jitter) {
   landing_cycles = scalar(table, "queues.landing_cycles");
   dispatch_cycles = scalar(table, "tasks.dispatch_cycles");
   activate_cycles = scalar(table, "tasks.activate_cycles");
-  finishing_elements = static_cast<uint32_t>(scalar(table, "tasks.finishing_elements"));
   round_robin = scalar(table, "tasks.round_robin") != 0;
   completion_cycles = scalar(table, "vector.completion_cycles");
   start_cycles = scalar(table, "vector.start_cycles");

@@ -39,7 +39,6 @@ struct Timing {
   uint32_t dsr_load_cycles = 0;
   std::vector<uint16_t> width;                     // elements a cycle, by operation
   uint32_t dsr_dest = 0, dsr_src0 = 0, dsr_src1 = 0, threads = 0, prng_steps = 0, random_generators = 1;
-  uint32_t finishing_elements = 0;                 // microthreads with so few left end before the next task begins
   bool round_robin = true;                         // among tasks of one priority; else the lowest id
 };
 
