@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx
 import uvicorn
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -18,6 +19,8 @@ from openwafer.serve.api import Settings, make_app
 from openwafer.serve.engine import Piece, Request, Times, TokenProbability, Usage
 from openwafer.serve.text import ChatTemplate, Detokeniser, Tokenizer
 
+HTTP = httpx.Client(timeout=120)
+"""One for all: making one takes longer than most requests do."""
 TEMPLATE = """{{- bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}
 {%- for c in m.tool_calls or [] %}call {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}
 {%- if m.reasoning_content %}thought {{ m.reasoning_content }}{% endif %}<|end|>{% endfor %}

@@ -14,7 +14,7 @@ import msgspec
 import openai
 import pytest
 from cerebras.cloud import sdk as cerebras
-from scripted import ScriptedEngine, Server, serving  # type: ignore[import-not-found]
+from scripted import HTTP, ScriptedEngine, Server, serving  # type: ignore[import-not-found]
 
 from openwafer.base import ContextLengthError, EngineError, InputError, QueueFullError
 from openwafer.serve.api import load_keys
@@ -24,7 +24,7 @@ TEXT: dict[str, Any] = {"model": "llama3.1-8b", "prompt": "hi"}
 
 
 def post(server: Server, body: Any, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
-    return httpx.post(server.url + path, json=body, timeout=60, **more)
+    return HTTP.post(server.url + path, json=body, timeout=60, **more)
 
 
 @pytest.mark.parametrize(
@@ -142,36 +142,36 @@ def test_strict_mode_refuses_what_the_public_service_does() -> None:
     assert long.endswith("while limit is 8192")
 
 
-@pytest.mark.parametrize(
-    ("content", "headers", "status"),
-    [
-        (b"{", {}, 400),
-        (b"[]", {}, 400),
-        (b"", {}, 400),
-        (b"\xff", {}, 400),
-        (b'{"a": NaN}', {}, 400),
-        (b"[" * 200_000, {}, 400),
-        (b'{"a":' * 200 + b"1" + b"}" * 200, {}, 400),
-        (b'{"model": "\\ud800"}', {}, 400),
-        (msgspec.msgpack.encode({1: 2}), {"content-type": "application/msgpack"}, 400),
-        (msgspec.msgpack.encode({"a": b"x"}), {"content-type": "application/msgpack"}, 400),
-        (
-            msgspec.msgpack.encode(CHAT | {"temperature": float("nan")}),
-            {"content-type": "application/msgpack"},
-            400,
-        ),
-        (b"\x81", {"content-type": "application/msgpack"}, 400),
-        (b"\x91" * 100_000, {"content-type": "application/msgpack"}, 400),
-        (b"no gzip", {"content-encoding": "gzip"}, 400),
-        (gzip.compress(json.dumps(CHAT).encode())[:-9], {"content-encoding": "gzip"}, 400),
-        (b"x", {"content-encoding": "br"}, 415),
-    ],
-)
+BODIES: list[tuple[bytes, dict[str, str], int]] = [
+    (b"{", {}, 400),
+    (b"[]", {}, 400),
+    (b"", {}, 400),
+    (b"\xff", {}, 400),
+    (b'{"a": NaN}', {}, 400),
+    (b"[" * 200_000, {}, 400),
+    (b'{"a":' * 200 + b"1" + b"}" * 200, {}, 400),
+    (b'{"model": "\\ud800"}', {}, 400),
+    (msgspec.msgpack.encode({1: 2}), {"content-type": "application/msgpack"}, 400),
+    (msgspec.msgpack.encode({"a": b"x"}), {"content-type": "application/msgpack"}, 400),
+    (
+        msgspec.msgpack.encode(CHAT | {"temperature": float("nan")}),
+        {"content-type": "application/msgpack"},
+        400,
+    ),
+    (b"\x81", {"content-type": "application/msgpack"}, 400),
+    (b"\x91" * 100_000, {"content-type": "application/msgpack"}, 400),
+    (b"no gzip", {"content-encoding": "gzip"}, 400),
+    (gzip.compress(json.dumps(CHAT).encode())[:-9], {"content-encoding": "gzip"}, 400),
+    (b"x", {"content-encoding": "br"}, 415),
+]
+
+
+@pytest.mark.parametrize(("content", "headers", "status"), BODIES, ids=range(len(BODIES)))
 def test_a_body_that_is_none_is_refused(
     plain: Server, content: bytes, headers: dict[str, str], status: int
 ) -> None:
     """Never a 500, whatever the bytes."""
-    response = httpx.post(plain.url + "/v1/chat/completions", content=content, headers=headers)
+    response = HTTP.post(plain.url + "/v1/chat/completions", content=content, headers=headers)
 
     assert response.status_code == status
     assert response.json()["message"]
@@ -180,8 +180,8 @@ def test_a_body_that_is_none_is_refused(
 def test_bodies_are_bounded_before_and_after_unpacking() -> None:
     """A kilobyte of gzip can hold a megabyte of spaces; what comes out is counted while it comes."""
     with serving(max_body_bytes=100_000) as server:
-        plain = httpx.post(server.url + "/v1/chat/completions", content=b" " * 200_000)
-        bomb = httpx.post(
+        plain = HTTP.post(server.url + "/v1/chat/completions", content=b" " * 200_000)
+        bomb = HTTP.post(
             server.url + "/v1/chat/completions",
             content=gzip.compress(b" " * 50_000_000),
             headers={"content-encoding": "gzip"},
@@ -222,8 +222,8 @@ def test_other_models_do_not_exist(plain: Server) -> None:
 
 def test_wrong_paths_and_methods_say_what_is_right(plain: Server) -> None:
     """Most come from a wrong base URL."""
-    lost = httpx.get(plain.url + "/api/v1/chat")
-    wrong = httpx.get(plain.url + "/v1/chat/completions")
+    lost = HTTP.get(plain.url + "/api/v1/chat")
+    wrong = HTTP.get(plain.url + "/v1/chat/completions")
 
     assert lost.status_code == 404
     assert f"openai {plain.url}/v1" in lost.json()["message"]
@@ -287,9 +287,9 @@ def test_keys_are_needed_where_there_are_keys() -> None:
         assert post(server, CHAT).status_code == 401
         wrong = post(server, CHAT, headers={"authorization": "Bearer sk-3"})
         right = [post(server, CHAT, headers={"authorization": f"bearer {k}"}) for k in ("sk-1", "sk-2")]
-        closed = [httpx.get(server.url + p).status_code for p in ("/v1/models", "/metrics", "/statistics")]
-        opened = [httpx.get(server.url + p).status_code for p in ("/v1/tcp_warming", "/health")]
-        opened.append(httpx.get(server.url + "/public/v1/models").status_code)
+        closed = [HTTP.get(server.url + p).status_code for p in ("/v1/models", "/metrics", "/statistics")]
+        opened = [HTTP.get(server.url + p).status_code for p in ("/v1/tcp_warming", "/health")]
+        opened.append(HTTP.get(server.url + "/public/v1/models").status_code)
         with pytest.raises(cerebras.AuthenticationError, match="Wrong API Key"):
             cerebras.Cerebras(base_url=server.url, api_key="no").models.list()
         clients = server.engine.clients
@@ -360,7 +360,7 @@ def test_a_draining_server_says_so() -> None:
     with serving() as server:
         server.app.state.accepting = False
         refused = post(server, CHAT)
-        health = httpx.get(server.url + "/health")
+        health = HTTP.get(server.url + "/health")
 
     assert (refused.status_code, health.status_code) == (503, 503)
     assert refused.headers["retry-after"] == "5"

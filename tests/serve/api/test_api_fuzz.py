@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import Server  # type: ignore[import-not-found]
+from scripted import HTTP, Server  # type: ignore[import-not-found]
 
 from openwafer.serve.api import openapi_document
 
@@ -99,7 +98,7 @@ def _field(name: str, schema: Any, wrong: float) -> st.SearchStrategy[Any]:
 
 
 def send(server: Server, path: str, body: Any) -> None:
-    response = httpx.post(server.url + path, json=body, timeout=120)
+    response = HTTP.post(server.url + path, json=body, timeout=120)
     assert response.status_code in (200, 400, 404), (response.status_code, response.text[:500])
     if response.headers["content-type"].startswith("text/event-stream"):
         assert response.text.endswith("data: [DONE]\n\n")
@@ -149,6 +148,6 @@ def test_every_wrong_body_is_refused(plain: Server, path: str, name: str) -> Non
 def test_any_bytes_are_answered(plain: Server, data: bytes, kind: str, coding: str) -> None:
     """Whatever they claim to be."""
     headers = {"content-type": kind} | ({"content-encoding": coding} if coding else {})
-    response = httpx.post(plain.url + "/v1/completions", content=data, headers=headers, timeout=120)
+    response = HTTP.post(plain.url + "/v1/completions", content=data, headers=headers, timeout=120)
 
     assert response.status_code in (400, 415)

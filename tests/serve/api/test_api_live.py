@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 from cerebras.cloud import sdk as cerebras
-from scripted import ScriptedEngine, Server, serving  # type: ignore[import-not-found]
+from scripted import HTTP, ScriptedEngine, Server, serving  # type: ignore[import-not-found]
 
 CHAT: dict[str, Any] = {"model": "llama3.1-8b", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -28,7 +28,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 def post(server: Server, body: Any, **more: Any) -> httpx.Response:
-    return httpx.post(server.url + "/v1/chat/completions", json=body, timeout=60, **more)
+    return HTTP.post(server.url + "/v1/chat/completions", json=body, timeout=60, **more)
 
 
 def test_a_long_answer_shows_life_with_spaces() -> None:
@@ -94,7 +94,7 @@ def test_a_client_that_goes_away_frees_its_place(stream: bool, when: str) -> Non
             if stream and when == "while":
                 assert connection.recv(100)
         assert eventually(lambda: engine.cancelled == [engine.requests[0].id])
-        metrics = httpx.get(server.url + "/metrics").text
+        metrics = HTTP.get(server.url + "/metrics").text
 
     assert 'status="499"' in metrics
 
@@ -122,7 +122,7 @@ def test_a_refused_prompt_takes_its_siblings_along() -> None:
 
     openwafer_error = QueueFullError("full", 1)
     with serving(Half()) as server:
-        response = httpx.post(
+        response = HTTP.post(
             server.url + "/v1/completions", json={"model": "model", "prompt": ["a", "b"]}, timeout=60
         )
 
@@ -133,7 +133,7 @@ def test_a_refused_prompt_takes_its_siblings_along() -> None:
 def test_a_failing_choice_ends_the_others() -> None:
     """An error is the answer's, not one choice's."""
     with serving(ScriptedEngine(fail_after=3, token_s=0.001)) as server:
-        response = httpx.post(
+        response = HTTP.post(
             server.url + "/v1/completions", json={"model": "model", "prompt": ["a", "b"]}, timeout=60
         )
 

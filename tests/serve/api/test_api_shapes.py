@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from scripted import TOKENIZER, ScriptedEngine, Server, serving  # type: ignore[import-not-found]
+from scripted import HTTP, TOKENIZER, ScriptedEngine, Server, serving  # type: ignore[import-not-found]
 
 CHAT = {"model": "llama3.1-8b", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"model": "llama3.1-8b", "prompt": "hi"}
 
 
 def post(server: Server, body: Any, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
-    return httpx.post(server.url + path, json=body, timeout=60, **more)
+    return HTTP.post(server.url + path, json=body, timeout=60, **more)
 
 
 def events(response: httpx.Response) -> list[Any]:
@@ -408,14 +408,14 @@ def test_bodies_may_be_messagepack_and_gzip(plain: Server, kind: str, packed: bo
     headers = {"content-type": kind} | ({"content-encoding": "gzip"} if packed else {})
     content = gzip.compress(data[:9]) + gzip.compress(data[9:]) if packed else data
 
-    response = httpx.post(plain.url + "/v1/chat/completions", content=content, headers=headers)
+    response = HTTP.post(plain.url + "/v1/chat/completions", content=content, headers=headers)
 
     assert response.json()["choices"][0]["message"]["content"] == "Hello."
 
 
 def test_models_come_in_every_format(plain: Server) -> None:
     """The SDK tells the formats apart by the fields that each must have."""
-    get = lambda path: httpx.get(plain.url + path)  # noqa: E731
+    get = lambda path: HTTP.get(plain.url + path)  # noqa: E731
 
     assert get("/v1/models").json() == {
         "object": "list",
@@ -437,13 +437,13 @@ def test_models_come_in_every_format(plain: Server) -> None:
 def test_small_routes(plain: Server) -> None:
     """What operators and clients ask beside answers."""
     post(plain, CHAT)
-    assert httpx.get(plain.url + "/v1/tcp_warming").status_code == 200
-    assert httpx.get(plain.url + "/health").json() == {"status": "ok", "model": "llama3.1-8b"}
-    metrics = httpx.get(plain.url + "/metrics").text
+    assert HTTP.get(plain.url + "/v1/tcp_warming").status_code == 200
+    assert HTTP.get(plain.url + "/health").json() == {"status": "ok", "model": "llama3.1-8b"}
+    metrics = HTTP.get(plain.url + "/metrics").text
     assert 'wafer_requests_total{endpoint="chat",status="200"}' in metrics
     assert "wafer_engine_running 1.0" in metrics
     assert "wafer_first_token_seconds_bucket" in metrics
-    document = httpx.get(plain.url + "/openapi.json").json()
+    document = HTTP.get(plain.url + "/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     chat = document["components"]["schemas"]["ChatRequest"]
     assert chat["additionalProperties"] is False

@@ -13,7 +13,7 @@ from openwafer.serve.engine import Engine, Limits, Statistics
 from openwafer.serve.executors import open_executor
 
 TOKENS = 64
-PROMPTS = [prompt(length, seed=length % 3) for length in (1, 17, 130, 130, 140, 260, 300)]
+PROMPTS = [prompt(length, seed=length % 3) for length in (1, 17, 120, 110, 130, 130, 140, 260, 300)]
 
 
 @pytest.fixture(scope="module")

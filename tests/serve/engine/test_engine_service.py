@@ -192,11 +192,11 @@ def test_an_executor_that_cannot_be_replaced_ends_everything(reopen: str | None)
             raise EngineError("no memory")
         return FakeExecutor(fail_after=0)
 
-    engine = Engine(
-        FakeExecutor(fail_after=2), tokenizer(), reopen=again if reopen else None, limits=Limits(running=1)
-    )
+    executor = SteppedExecutor(fail_after=2)
+    engine = Engine(executor, tokenizer(), reopen=again if reopen else None, limits=Limits(running=1))
     answers = [engine.submit(ask(prompt(9, seed=i), most=10, logit_bias=NO_END)) for i in range(6)]
     with_grammar = engine.submit(ask(prompt(9), grammar=Grammar("regex", "[a-z]{40}")))
+    executor.go_on()
 
     found = [whole(answer)[0] for answer in [*answers, with_grammar]]
     with pytest.raises(EngineError, match="executor failed"):

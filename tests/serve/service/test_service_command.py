@@ -36,8 +36,8 @@ SHORT: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Running]:
-    """`wafer serve --demo` that nobody ends."""
-    with serving("--demo", "--memory", "2GiB") as running:
+    """A server that nobody ends; in float32, so that greedy answers do not hang on a rounding."""
+    with serving("--demo", "--memory", "2GiB", "--dtype", "fp32") as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def test_what_is_served_is_said_at_the_start(demo: Running) -> None:
     """One line with what decides speed and room: how it runs, the dtype, the cache."""
     line = next(line for line in demo.lines if line.startswith("demo: "))
 
-    assert "resident on cpu as bfloat16" in line
+    assert "resident on cpu as float32" in line
     assert "8192 for one answer" in line
 
 
@@ -87,7 +87,7 @@ def test_the_small_client_tells_parts_and_then_the_speed(demo: Running) -> None:
     assert len(parts) > 1
     assert all(isinstance(part, str) for part in parts)
     assert last.tokens_per_s > 0
-    assert 0 < last.first_token_s
+    assert last.first_token_s > 0
     assert find_model(demo.url + "/v1") == "demo"
 
 

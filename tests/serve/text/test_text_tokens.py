@@ -110,7 +110,6 @@ def test_answers_end_with_what_the_checkpoint_says(tmp_path: Path) -> None:
 
     assert tokenizer.end_tokens == {7, 8, end}
     assert tokenizer.names == {"eos_token": "<|end|>", "bos_token": "<|begin|>"}
-    assert tokenizer.start is None
 
 
 @pytest.mark.parametrize(

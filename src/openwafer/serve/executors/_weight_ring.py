@@ -125,12 +125,9 @@ class WeightRing:
                 places[source] = tensors[name][start : start + shape[0]]
                 start += shape[0]
         stored = self._checkpoint.tensors
-        order = sorted(places, key=lambda source: (stored[source].path, stored[source].offset))
-        for source, following in zip(order, [*order[1:], None], strict=True):
+        for source in sorted(places, key=lambda source: (stored[source].path, stored[source].offset)):
             if self._closed:
                 return False
-            if following is not None:
-                self._checkpoint.announce(following)
             self._checkpoint.read(source, places[source])
             self._bytes_moved += stored[source].nbytes
         return True

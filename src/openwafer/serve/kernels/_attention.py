@@ -85,7 +85,8 @@ def attention(
         native.attention(
             number,
             TYPES[query_TND.dtype],
-            *query_TND.shape[1:],
+            query_TND.shape[1],
+            query_TND.shape[2],
             keys.shape[1],
             window or 0,
             query_TND.data_ptr(),

@@ -48,13 +48,13 @@ class DecoderLayer:
         self._dtype = qkv.dtype
         self._native = None
         number = native_level(level)
-        on_cpu = all(linear.native is not None for linear in self._linears)
-        if native is None or number is None or not on_cpu or head_dim % 16:
+        matrices = [linear.native for linear in self._linears if linear.native is not None]
+        if native is None or number is None or len(matrices) < len(self._linears) or head_dim % 16:
             return
         self._native = native.Layer(
             number,
             TYPES[self._dtype],
-            [linear.native for linear in self._linears],
+            matrices,
             [0 if norm is None else norm.data_ptr() for norm in self._norms],
             epsilon,
             heads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from torch.nn import functional
@@ -10,11 +10,15 @@ from torch.nn import functional
 from openwafer.base import InputError
 from openwafer.serve.kernels._load import TYPES, Level, native, native_level
 
+if TYPE_CHECKING:
+    from openwafer.serve.kernels import _native
+
 NATIVE_TOKENS = 8
 """Up to so many tokens are multiplied natively; more are faster by torch, which blocks for the caches.
 
-Measured on a Zen 4 (benchmarks/serve_kernels.py, `tokens`): bfloat16 meets torch between 8 and 12 tokens, float32, float16
-and int8 beyond. One number for all keeps a batch's tokens on one side.
+Measured on a Zen 4 (benchmarks/serve_kernels.py, `tokens`): with rows of 2048 bfloat16s native kernels are ahead up to 12
+tokens, with rows of 5632 up to 4 on one thread and 8 on two; float16 stays ahead beyond 16. One number for all keeps a
+batch's tokens on one side.
 """
 
 _CHUNK_ROWS = 1024
@@ -84,7 +88,7 @@ class Linear:
         return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
     @property
-    def native(self) -> object | None:
+    def native(self) -> _native.Matrix | None:
         """The matrix as native kernels take it; None where torch multiplies."""
         return self._native
 

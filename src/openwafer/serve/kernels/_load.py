@@ -11,7 +11,9 @@ import torch
 from openwafer.base import InputError
 
 try:
-    from openwafer.serve.kernels import _native as native
+    from openwafer.serve.kernels import _native
+
+    native = _native
 except ImportError:  # a source tree whose extension was not built: torch does everything
     native = None  # type: ignore[assignment]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -88,16 +88,6 @@ class Checkpoint:
                 part = chunk[: min(rows, stored.shape[0] - start)]
                 _read(file, stored.path, stored.offset + start * row_bytes, part)
                 into[start : start + len(part)].copy_(part)
-
-    def announce(self, name: str) -> None:
-        """Say that a tensor will be read soon: where the system can, it begins to fetch it into the page cache."""
-        stored = self.tensors[name]
-        if hasattr(os, "posix_fadvise"):
-            with (
-                _opened(stored.path) as file,
-                suppress(OSError),
-            ):  # a hint; whoever reads finds out what is wrong
-                os.posix_fadvise(file, stored.offset, stored.nbytes, os.POSIX_FADV_WILLNEED)
 
     def load(self, plan: TensorPlan, dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:
         """One of our tensors in new memory, its sources' rows one after another."""

@@ -48,7 +48,8 @@ def ask(
     connection, path = _connect(url)
     try:
         response = _send(connection, url, "POST", f"{path}/chat/completions", key, json.dumps(body).encode())
-        finish, usage = "", {}
+        finish = ""
+        usage: dict[str, int] = {}
         for line in response:
             if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                 continue

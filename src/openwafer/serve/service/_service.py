@@ -23,6 +23,7 @@ from openwafer.serve.model import Checkpoint, Progress, choose_precision, kv_blo
 from openwafer.serve.service._config import ServiceConfig
 from openwafer.serve.service._listen import open_listener, refused, url_of
 from openwafer.serve.service._loading import show_loading
+from openwafer.serve.service._page import chat_page
 from openwafer.serve.text import ChatTemplate, Tokenizer
 
 _CLOSE_S = 5
@@ -57,12 +58,11 @@ class Service:
         self._listener = open_listener(config.host, config.port)
         try:
             self._engine, settings, template = self._load(keys)
-            self._app = make_app(self._engine, self._tokenizer, template, settings)
+            self._app = make_app(self._engine, self._tokenizer, template, settings, pages=[chat_page()])
         except BaseException:
             self._listener.close()
             raise
         self.url = url_of(self._listener)
-        self._leave: Callable[[], None] | None = None
 
     def _load(self, keys: tuple[str, ...]) -> tuple[Engine, Settings, ChatTemplate | None]:
         config = self._config
@@ -153,7 +153,7 @@ class Service:
     def in_background(self) -> Iterator[str]:
         """Serve from a thread of its own inside the `with`; gives the URL. What is under way at the end is cancelled."""
         started = threading.Event()
-        stop: list[Callable[[], None]] = []
+        stop: list[Callable[[], object]] = []
 
         async def serve() -> None:
             loop, leaving = asyncio.get_running_loop(), asyncio.Event()

@@ -23,19 +23,17 @@ class Tokenizer:
         self,
         backend: tokenizers.Tokenizer,
         *,
-        start: int | None = None,
         end_tokens: Iterable[int] = (),
         names: dict[str, str] | None = None,
     ) -> None:
         """backend: of the tokenizers library, with a decoder that is byte-level or SentencePiece's.
 
-        start: the token that begins a text, if the model has one. names: the tokens that a chat template may name
-        (bos_token, eos_token ...). Raises InputError if the decoder is of another kind.
+        names: the tokens that a chat template may name (bos_token, eos_token ...).
+        Raises InputError if the decoder is of another kind.
         """
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
-        self.start = start
         self.end_tokens = frozenset(end_tokens)
         """The tokens with which the model ends an answer."""
         self.names = names or {}
@@ -83,9 +81,7 @@ class Tokenizer:
         end_tokens = {i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int)}
         if (end := vocabulary.get(names.get("eos_token", ""))) is not None:
             end_tokens.add(end)
-        # A tokenizer whose post-processor adds nothing means it: Qwen has a bos_token_id and never begins with it.
-        first = backend.encode("", add_special_tokens=True).ids
-        return cls(backend, start=first[0] if first else None, end_tokens=end_tokens, names=names)
+        return cls(backend, end_tokens=end_tokens, names=names)
 
     def encode(self, text: str, *, start: bool = True) -> list[int]:
         """Tokens of a text, special tokens spelt in it included. start: begin as the model's texts begin.
