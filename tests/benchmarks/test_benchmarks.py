@@ -160,22 +160,6 @@ def test_larger_than_memory_limits_the_process_that_trains(bench: Bench) -> None
     assert rate["limited, from disk"] == f"{100 * median_s(resident) / median_s(limited):.0f} %"
 
 
-def test_serve_streaming_serves_within_its_limit_and_with_the_same_answers(bench: Bench) -> None:
-    """The limit is set before torch is imported, so this worker is a process also here. Different answers end the script."""
-    small = ["--layers", "4", "--hidden", "64", "--sequences", "2", "--batches", "2", "--threads", "1"]
-    ran = bench("serve_streaming", *small, "--rounds", "1", apart=["streamed"])
-
-    planned, (measured,) = ran.figures["planned"], ran.figures["rounds"]
-    assert planned["kept"] < planned["weights"]
-    assert 0 < measured["streamed"]["data_peak"] <= planned["limit"]
-    assert measured["streamed"]["answers"] == ran.figures["resident"]["answers"]
-    assert [row["page cache"] for row in ran.rows] == ["cold", "warm"]
-    for row in ran.rows:
-        figures = measured["streamed"][row["page cache"]]
-        assert row["tokens/s"] == f"{figures['tokens']:.1f}"
-        assert row["of it"] == f"{100 * figures['rate'] / measured['read'][row['page cache']]:.0f} %"
-
-
 def test_gpu_caps_the_streamed_contestant_and_not_the_resident(bench: Bench) -> None:
     """On the engine that copies, since a machine may have no GPU; what it allocates stays below the cap."""
     ran = bench("gpu", "--shape", "tiny", "--device", "copying", "--cap", "250000000", "--steps", "3")

@@ -7,11 +7,9 @@ import io
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +18,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import openwafer.cluster
-import openwafer.serve.service
 import openwafer.train
 from openwafer.base import InputError
 from openwafer.cli._app import app
@@ -72,7 +69,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it after `wafer train recipes/gpt.py`, of the smallest size."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "recipes").symlink_to(ROOT / "recipes")
-    (folder / "models" / "llama").mkdir(parents=True)
     config = load_recipe(ROOT / "recipes" / "gpt.py", size="tiny", steps=2)
     config = dataclasses.replace(config, folder=str(folder / "runs" / "gpt-small"))
     fit_config(config, console=Console(file=io.StringIO()))
@@ -142,10 +138,6 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     monkeypatch.setattr(openwafer.train, "plan_config", plan)
     monkeypatch.setattr(openwafer.cluster, "read_token", lambda path: b"")
     monkeypatch.setattr(openwafer.cluster, "serve_host", lambda *args, **kwargs: None)
-    service = SimpleNamespace(run=lambda: 0, in_background=lambda: nullcontext("http://127.0.0.1:1"))
-    monkeypatch.setattr(openwafer.serve.service, "Service", lambda *args: service)
-    monkeypatch.setattr(openwafer.serve.service, "find_model", lambda *args: "model")
-    monkeypatch.setattr(signal, "signal", lambda *args: None)
     monkeypatch.chdir(ran)
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:

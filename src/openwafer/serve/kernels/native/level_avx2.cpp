@@ -1,9 +1,0 @@
-#include "vector_avx2.hpp"
-
-#include "loops.hpp"
-
-namespace openwafer::serve {
-
-const Level avx2_level = {"avx2", prepare, rows, rms_norm, rotate, swiglu, attend, merge, read};
-
-}  // namespace openwafer::serve

@@ -1,9 +1,0 @@
-#include "vector_avx512.hpp"
-
-#include "loops.hpp"
-
-namespace openwafer::serve {
-
-const Level avx512_level = {"avx512", prepare, rows, rms_norm, rotate, swiglu, attend, merge, read};
-
-}  // namespace openwafer::serve
