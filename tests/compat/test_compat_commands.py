@@ -192,6 +192,26 @@ def test_the_import_names_exist_only_inside_cs_python(program):
     assert "No module named" in outside.stderr
 
 
+def test_the_import_names_stand_beside_a_client_that_was_loaded_first(tmp_path, monkeypatch):
+    """The inference client's package is named `cerebras` as well; a process may use both, in either order."""
+    (tmp_path / "cerebras" / "cloud").mkdir(parents=True)
+    (tmp_path / "cerebras" / "cloud" / "__init__.py").write_text("")
+    code = (
+        "import sys\n"
+        "import cerebras.cloud\n"
+        "from openwafer.compat import cs_python\n"
+        "assert cs_python(['-c', 'import cerebras.sdk.runtime.sdkruntimepybind, cerebras.cloud']) == 0\n"
+        "assert cs_python(['-c', 'from cerebras.geometry import geometry']) == 0\n"
+        "assert not [name for name in sys.modules if name.startswith(('cerebras.sdk', 'cerebras.geometry'))]\n"
+        "import cerebras.sdk\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stderr.endswith("ModuleNotFoundError: No module named 'cerebras.sdk'\n"), done.stderr
+
+
 def test_the_commands_start_without_torch(program):
     """Torch takes seconds to import, and a matrix of programs starts hundreds of these commands."""
     code = "import sys, cerebras.sdk.runtime.sdkruntimepybind; sys.exit('torch' in sys.modules)"

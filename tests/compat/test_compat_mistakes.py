@@ -36,16 +36,13 @@ def run(compiled, monkeypatch, capsys):
 
     def run(statement: str) -> tuple[int, str]:
         monkeypatch.chdir(compiled)
-        monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "argv", list(sys.argv))
         Path("run.py").write_text(RUN + statement + "\n")
         status = cs_python(["run.py"])
         text = capsys.readouterr().err.replace(f"    {statement.splitlines()[-1]}\n", "", 1)
         return status, text.rstrip("\n")
 
-    yield run
-    for name in [name for name in sys.modules if name.partition(".")[0] == "cerebras"]:
-        del sys.modules[name]  # the import names exist only inside cs_python
+    return run
 
 
 @pytest.mark.parametrize(
@@ -174,11 +171,9 @@ def test_a_program_that_waits_for_ever_is_diagnosed(run):
     ]
 
 
-@pytest.mark.usefixtures("run")
 def test_the_line_of_the_script_stands_before_a_diagnosis(compiled, monkeypatch, capsys):
     """A stall of many PEs fills the screen; what led there is read first."""
     monkeypatch.chdir(compiled)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     Path("run.py").write_text(RUN + "runner.launch('listen', nonblock=False)\nrunner.stop()\n")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, TracebackType
 
@@ -28,7 +30,31 @@ def cs_python(arguments: Sequence[str] | None = None) -> int:
         wanted = bool(given) and given[0] in ("-h", "--help")
         (sys.stdout if wanted else sys.stderr).write(_USAGE)
         return 0 if wanted else 2
+    with _import_names():
+        return _run_given(given)
+
+
+@contextmanager
+def _import_names() -> Iterator[None]:
+    """The names of `sdk/` can be imported inside and not behind it, also where a client of `cerebras.cloud` was loaded first."""
+    path = list(sys.path)
     sys.path.insert(0, str(SDK_PATH))
+    loaded = sys.modules.get("cerebras")
+    places = list(loaded.__path__) if loaded is not None else []
+    if loaded is not None:
+        loaded.__path__ = [str(SDK_PATH / "cerebras"), *places]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if loaded is not None:
+            loaded.__path__ = places
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(f"{SDK_PATH}{os.sep}"):
+                del sys.modules[name]
+
+
+def _run_given(given: list[str]) -> int:
     mode = given[0] if given[0] in ("-c", "-m") else ""
     subject, sys.argv = (given[1], [given[0], *given[2:]]) if mode else (given[0], given)
     try:
