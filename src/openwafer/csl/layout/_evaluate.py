@@ -13,6 +13,7 @@ from openwafer.csl.layout._tracing import TracingEngine
 from openwafer.csl.sema._core import Options
 from openwafer.csl.sema._facts import LayoutFacts
 from openwafer.csl.sema._module import Files, SourceFile
+from openwafer.csl.sema._nesting import deep_nesting
 from openwafer.csl.sema._values import Value
 from openwafer.csl.syntax import ast
 
@@ -30,6 +31,7 @@ class Layout:
     """What @comptime_print showed."""
 
 
+@deep_nesting()
 def evaluate_layout(
     file: SourceFile, params: Mapping[str, Value], options: Options, files: Files, *, tracing: bool = True
 ) -> Layout:

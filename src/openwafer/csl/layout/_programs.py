@@ -15,6 +15,7 @@ from openwafer.csl.sema._core import Options
 from openwafer.csl.sema._engine import Engine
 from openwafer.csl.sema._facts import LayoutFacts, Resources, TileCode
 from openwafer.csl.sema._module import LIBRARY, Files, SourceFile
+from openwafer.csl.sema._nesting import deep_nesting
 from openwafer.csl.sema._values import Value
 
 
@@ -61,6 +62,7 @@ def make_programs(
     return made
 
 
+@deep_nesting()
 def make_program(
     file: SourceFile,
     params: Mapping[str, Value],

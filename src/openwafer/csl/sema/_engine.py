@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from openwafer.csl.ir import _ir as ir
@@ -17,13 +16,12 @@ from openwafer.csl.syntax import ast
 class Engine(Globals):
     """Walks the tree of a program: executes what is known at compile time and makes code of the rest.
 
-    `diagnostics` holds what is wrong, `warnings` what is suspicious, `printed` what @comptime_print showed.
+    To be used inside `deep_nesting()`. `diagnostics` holds what is wrong, `warnings` what is suspicious, `printed` what
+    @comptime_print showed.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # calls at comptime nest up to MAX_CALLS; each takes some tens of Python's own
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 40_000))
         self._handlers = {
             **self.literal_handlers(),
             **self.flow_handlers(),
