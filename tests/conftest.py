@@ -1,12 +1,30 @@
-"""Markers of the whole suite that pyproject.toml does not name."""
+"""Markers of the whole suite that pyproject.toml does not name, and how its processes wait."""
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
+
+# Read when torch is loaded. Several processes of tests share the cores, and a thread of OpenMP that spins takes the time
+# of the one that it waits for: beside a busy machine tests/serve/executors took three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--csl-examples", metavar="DIR", help="a folder of CSL programs for -m conformance")
+    parser.addoption(
+        "--inference-examples",
+        metavar="DIR",
+        help="a folder of inference clients' programs for -m conformance",
+    )
+    parser.addoption(
+        "--inference-python",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="where those programs' packages are",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "gpu: compares with plain PyTorch on a GPU; skipped where there is none"
     )
     config.addinivalue_line(
-        "markers", "conformance: reads the programs of --csl-examples=DIR; skipped where it is not given"
+        "markers",
+        "conformance: reads the programs of --csl-examples=DIR or --inference-examples=DIR; skipped where it is not given",
     )
 
 
@@ -32,3 +51,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{name:<60} {outcome:<7} {seconds:6.1f} s")
         passed = sum(outcome == "passed" for _, outcome, _ in results)
         terminalreporter.line(f"{passed} of {len(results)} cells passed")
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "client program" and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("programs of inference clients")
+        for row in sorted(rows):
+            terminalreporter.line(row)

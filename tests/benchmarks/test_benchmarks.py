@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import re
 import shlex
 import statistics
@@ -158,6 +159,63 @@ def test_larger_than_memory_limits_the_process_that_trains(bench: Bench) -> None
     assert flops["limited"] == flops["resident"] > 0
     rate = ran.row("of the resident rate")
     assert rate["limited, from disk"] == f"{100 * median_s(resident) / median_s(limited):.0f} %"
+
+
+def test_serve_streaming_serves_within_its_limit_and_with_the_same_answers(bench: Bench) -> None:
+    """The limit is set before torch is imported, so this worker is a process also here. Different answers end the script."""
+    small = ["--layers", "4", "--hidden", "64", "--sequences", "2", "--batches", "2", "--threads", "1"]
+    ran = bench("serve_streaming", *small, "--rounds", "1", apart=["streamed"])
+
+    planned, (measured,) = ran.figures["planned"], ran.figures["rounds"]
+    assert planned["kept"] < planned["weights"]
+    assert "RLIMIT_DATA" in planned["limited_by"]
+    for name in ("cold", "warm"):
+        assert 0 < measured[name]["data_peak"] <= planned["limit"]
+        assert measured[name]["answers"] == ran.figures["resident"]["answers"]
+    turns = measured["cold"]["turns"]
+    shares = statistics.median(turn["rate"] / max(turn["read"].values()) for turn in turns)
+    row = ran.rows[0]
+    assert row["page cache"] == "cold"
+    assert row["which is"] == f"{100 * shares:.0f} % of the fastest loop"
+    assert row["tokens/s"] == f"{statistics.median(turn['tokens'] for turn in turns):.1f}"
+
+
+def test_serve_peers_measures_those_that_are_installed_and_names_the_others(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A Python that is not there has no llama.cpp; what remains is compared all the same."""
+    small = ["--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "3", "--prompts", "1"]
+    ran = bench("serve_peers", *small, "--llama-python", str(tmp_path / "python"))
+
+    (measured,), found = ran.figures["rounds"], ran.figures["contestants"]
+    assert "llama.cpp" in ran.figures["missing"]
+    assert [row["contestant"] for row in ran.rows] == found
+    assert found[:2] == ["engine", "executor"]
+    for name in found:
+        figures, row = measured[name], ran.row(name)
+        assert row["decode 1"] == f"{figures['decode 1']:.2f}"
+        assert row["8 : 1"] == f"{figures['decode 8'] / figures['decode 1']:.2f}"
+        assert row["of bound"] == f"{figures['decode 1'] * ran.figures['needed'] / figures['probe']:.2f}"
+        assert row["prefill 512"] == f"{figures['prefill 512']:.0f}"
+
+
+def test_serve_streaming_makes_a_group_where_memory_is_handed_out(bench: Bench, tmp_path: Path) -> None:
+    """Below the nearest group that may limit memory, which need not be this process's own; else there is none."""
+    serve_streaming = importlib.import_module("serve_streaming")
+    mount = tmp_path / "sys/fs/cgroup"
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (mount / "user/scope").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/user/scope\n")
+    (mount / "user/scope/cgroup.subtree_control").write_text("\n")
+
+    with serve_streaming.memory_group(1 << 30, tmp_path) as group:
+        assert group is None
+    (mount / "user/cgroup.subtree_control").write_text("cpu memory\n")
+    with serve_streaming.memory_group(1 << 30, tmp_path) as group:
+        assert group is not None
+        assert Path(group).parent == mount / "user"
+        assert Path(group, "memory.max").read_text() == str(1 << 30)
+        assert Path(group, "memory.swap.max").read_text() == "0"
 
 
 def test_gpu_caps_the_streamed_contestant_and_not_the_resident(bench: Bench) -> None:

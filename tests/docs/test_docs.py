@@ -7,9 +7,11 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +20,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import openwafer.cluster
+import openwafer.serve.client
+import openwafer.serve.service
 import openwafer.train
 from openwafer.base import InputError
 from openwafer.cli._app import app
+from openwafer.serve.service import ServiceConfig
 from openwafer.train import LocalCluster, RunConfig, fit_config, load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +74,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it after `wafer train recipes/gpt.py`, of the smallest size."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "recipes").symlink_to(ROOT / "recipes")
+    for model in ("models/llama", "FOLDER"):
+        (folder / model).mkdir(parents=True)
     config = load_recipe(ROOT / "recipes" / "gpt.py", size="tiny", steps=2)
     config = dataclasses.replace(config, folder=str(folder / "runs" / "gpt-small"))
     fit_config(config, console=Console(file=io.StringIO()))
@@ -125,6 +132,7 @@ def test_the_documents_python_and_the_examples_run(tmp_path):
 def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     """The real command with its real options and recipe; only the work behind it is left out."""
     asked: list[RunConfig] = []
+    served: list[ServiceConfig] = []
 
     def fit(config: RunConfig, **_: object) -> SimpleNamespace:
         asked.append(config)
@@ -138,6 +146,14 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     monkeypatch.setattr(openwafer.train, "plan_config", plan)
     monkeypatch.setattr(openwafer.cluster, "read_token", lambda path: b"")
     monkeypatch.setattr(openwafer.cluster, "serve_host", lambda *args, **kwargs: None)
+
+    def make_service(config: ServiceConfig, *_: object) -> SimpleNamespace:
+        served.append(config)
+        return SimpleNamespace(run=lambda: 0, in_background=lambda: nullcontext("http://127.0.0.1:1"))
+
+    monkeypatch.setattr(openwafer.serve.service, "Service", make_service)
+    monkeypatch.setattr(openwafer.serve.client, "find_model", lambda *args: "model")
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
     monkeypatch.chdir(ran)
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:
@@ -149,7 +165,8 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
 
     assert result.exit_code == 0, f"{line}: {result.output}{result.exception}"
     if "--systems" in words:
-        assert asked[0].cluster.systems == int(words[words.index("--systems") + 1])
+        systems = served[0].systems if words[0] == "serve" else asked[0].cluster.systems
+        assert systems == int(words[words.index("--systems") + 1])
     if len(words) > 1 and words[0] in ("train", "plan") and "--help" not in words:
         assert len(asked) == 1
 

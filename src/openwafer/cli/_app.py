@@ -11,10 +11,13 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, WaferError, configure_logs
+from openwafer.cli._bench import bench
+from openwafer.cli._chat import chat
 from openwafer.cli._csl import csl
 from openwafer.cli._fabric import fabric
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
 from openwafer.cli._machine import show_machines
+from openwafer.cli._serve import serve
 
 app = typer.Typer(
     help="The open Wafer-Scale Cluster.",
@@ -124,6 +127,9 @@ def train(
 
 
 app.command()(host)
+app.command()(serve)
+app.command()(chat)
+app.add_typer(bench, name="bench")
 app.add_typer(csl, name="csl")
 app.add_typer(fabric, name="fabric")
 

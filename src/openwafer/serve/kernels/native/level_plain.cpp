@@ -1,0 +1,9 @@
+#include "vector_plain.hpp"
+
+#include "loops.hpp"
+
+namespace openwafer::serve {
+
+const Level plain_level = {"plain", prepare, rows, rms_norm, rotate, swiglu, attend, merge, weigh, heavier, read};
+
+}  // namespace openwafer::serve

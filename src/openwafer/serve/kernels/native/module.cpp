@@ -1,0 +1,117 @@
+// The extension module openwafer.serve.kernels._native. Tensors come as addresses; who calls keeps them alive and has
+// checked their shapes.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <string>
+
+#include "kernels.hpp"
+#include "pool.hpp"
+
+namespace nb = nanobind;
+using namespace openwafer::serve;
+
+namespace {
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// A layer keeps its matrices: copies, which only hold addresses.
+struct BoundLayer {
+  std::vector<Matrix> matrices;
+  Layer layer;
+};
+
+std::vector<std::string> level_names() {
+  std::vector<std::string> names;
+  for (const Level* level : levels()) names.push_back(level->name);
+  return names;
+}
+
+// Reads memory as fast as it goes, in chunks like those of a product.
+float read_probe(uintptr_t address, int64_t bytes) {
+  constexpr int64_t CHUNK = 128 * 1024;
+  const float* numbers = pointer<const float>(address);
+  std::atomic<float> top{0};
+  const nb::gil_scoped_release release;
+  shared_pool()->each(bytes / CHUNK, [&](int64_t i) {
+    const float largest = levels().back()->read(numbers + i * (CHUNK / 4), CHUNK / 4);
+    if (largest > top.load(std::memory_order_relaxed)) top.store(largest, std::memory_order_relaxed);
+  });
+  return top.load();
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Native kernels for decoding on the CPU.";
+  m.def("levels", level_names);
+  m.def("threads", &threads);
+  m.def("set_threads", &set_threads, nb::call_guard<nb::gil_scoped_release>());
+  m.def("read_probe", &read_probe);
+  m.def("want_large_pages", [](uintptr_t start, size_t bytes) { want_large_pages(pointer<void>(start), bytes); });
+  m.def("attention", [](int level, int type, int64_t heads, int64_t head_dim, int64_t heads_kv, int64_t window,
+                        uintptr_t query, uintptr_t keys, uintptr_t values, uintptr_t tables, int64_t table_width,
+                        uintptr_t tokens, int64_t token_count, uintptr_t out) {
+    const nb::gil_scoped_release release;
+    attend(*levels()[size_t(level)],
+           {Type(type), heads, heads_kv, head_dim, window, pointer<void>(query), pointer<void>(keys),
+            pointer<void>(values), pointer<int32_t>(tables), table_width, pointer<Place>(tokens), pointer<void>(out), 0,
+            nullptr},
+           token_count);
+  });
+  m.def("weigh", [](int level, uintptr_t logits, int64_t count, float largest, float scale, uintptr_t weights,
+                    uintptr_t sums) {
+    const nb::gil_scoped_release release;
+    levels()[size_t(level)]->weigh(pointer<float>(logits), count, largest, scale, pointer<float>(weights),
+                                   pointer<float>(sums));
+  });
+  m.def("heavier", [](int level, uintptr_t weights, int64_t count, float weight) {
+    const nb::gil_scoped_release release;
+    return levels()[size_t(level)]->heavier(pointer<float>(weights), count, weight);
+  });
+  m.def("swiglu", [](int level, int type, int64_t tokens, int64_t width, uintptr_t gate_up, uintptr_t out) {
+    const int64_t size = int64_t(bytes_of(Type(type)));
+    const nb::gil_scoped_release release;
+    shared_pool()->each(tokens, [&](int64_t t) {
+      const char* gate = pointer<const char>(gate_up) + 2 * t * width * size;
+      levels()[size_t(level)]->swiglu(Type(type), gate, gate + width * size, width, pointer<char>(out) + t * width * size);
+    });
+  });
+  nb::class_<Matrix>(m, "Matrix")
+      .def("__init__",
+           [](Matrix* self, int level, int weight_type, int type, int64_t rows, int64_t columns, uintptr_t weight,
+              uintptr_t bias, uintptr_t scale, uintptr_t sum) {
+             new (self) Matrix{levels()[size_t(level)], Type(weight_type), Type(type), rows, columns,
+                               pointer<void>(weight), pointer<void>(bias), pointer<float>(scale),
+                               pointer<int32_t>(sum)};
+           })
+      .def("multiply", [](const Matrix& self, uintptr_t x, int64_t tokens, uintptr_t y) {
+        const nb::gil_scoped_release release;
+        self.multiply(pointer<void>(x), tokens, nullptr, pointer<void>(y));
+      });
+  nb::class_<BoundLayer>(m, "Layer")
+      .def("__init__",
+           [](BoundLayer* self, int level, int type, const std::vector<const Matrix*>& matrices,
+              const std::vector<uintptr_t>& norms, float epsilon, int64_t heads, int64_t heads_kv, int64_t head_dim,
+              int64_t window) {
+             new (self) BoundLayer;
+             for (const Matrix* matrix : matrices) self->matrices.push_back(*matrix);
+             self->layer = {levels()[size_t(level)], Type(type), &self->matrices[0], &self->matrices[1],
+                            &self->matrices[2], &self->matrices[3], pointer<void>(norms[0]), pointer<void>(norms[1]),
+                            pointer<void>(norms[2]), pointer<void>(norms[3]), epsilon, heads, heads_kv, head_dim,
+                            window};
+           })
+      .def("run", [](const BoundLayer& self, uintptr_t x, int64_t tokens, uintptr_t places, uintptr_t tables,
+                     int64_t table_width, uintptr_t cosine, uintptr_t sine, uintptr_t keys, uintptr_t values,
+                     uintptr_t out) {
+        const nb::gil_scoped_release release;
+        self.layer.run(pointer<void>(x), tokens, pointer<Place>(places),
+                       {pointer<void>(keys), pointer<void>(values), pointer<int32_t>(tables), table_width},
+                       pointer<float>(cosine), pointer<float>(sine), pointer<void>(out));
+      });
+}
