@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import openwafer.cluster
+import openwafer.serve.bench
 import openwafer.serve.client
 import openwafer.serve.service
 import openwafer.train
@@ -152,7 +153,12 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
         return SimpleNamespace(run=lambda: 0, in_background=lambda: nullcontext("http://127.0.0.1:1"))
 
     monkeypatch.setattr(openwafer.serve.service, "Service", make_service)
+    monkeypatch.setattr(
+        openwafer.serve.service, "serve_apart", lambda config: nullcontext("http://127.0.0.1:1")
+    )
     monkeypatch.setattr(openwafer.serve.client, "find_model", lambda *args: "model")
+    measured = SimpleNamespace(levels=[], remarks=list, failure="", interrupted=False, save=lambda path: None)
+    monkeypatch.setattr(openwafer.serve.bench, "measure_load", lambda *args, **kwargs: measured)
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     monkeypatch.chdir(ran)
     words = shlex.split(line)[1:]

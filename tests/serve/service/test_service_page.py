@@ -56,7 +56,8 @@ def test_the_load_page_shows_what_runs_and_what_became_of_it(demo: Running, tmp_
     ask = {"method": "POST", "url": demo.url + "/v1/chat/completions"}
     with browser.browse(command, tmp_path) as tab, httpx.Client(timeout=60) as client:
         with client.stream(**ask, json=long_chat(8000) | {"stream": True}) as response:
-            assert next(response.iter_lines())
+            lines = response.iter_lines()  # kept: the connection ends with it
+            assert next(lines)
             tab.call("Page.navigate", url=demo.url + "/load")
             tab.wait_for("document.querySelector('#requests td:nth-child(4)')?.innerText === 'answering'")
             assert int(tab.text("#running")) == 1

@@ -43,9 +43,8 @@ class Engine:
         """
         config = executor.config
         self._tokenizer = tokenizer
-        tokenizer.token_bytes(
-            0
-        )  # it makes a table for them all, which takes half a second for a large vocabulary
+        # The first call makes a table of all tokens, which takes half a second for a large vocabulary.
+        tokenizer.token_bytes(0)
         self._vocabulary = config.vocabulary
         own = {*config.eos_tokens, *tokenizer.end_tokens}
         self._end_tokens = frozenset(t for t in own if 0 <= t < config.vocabulary)

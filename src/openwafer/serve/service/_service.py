@@ -142,6 +142,7 @@ class Service:
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, leave, number)
+            self._listen()
             self._say(f"serving at {self.url}/v1, a page to chat at {self.url}/, its load at {self.url}/load")
             await self._serve(leaving)
 
@@ -163,7 +164,7 @@ class Service:
             await self._serve(leaving, drain_s=0.0)
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server", daemon=True)
-        self._listener.listen()  # clients may connect at once, and wait until the thread is there
+        self._listen()
         thread.start()
         started.wait()
         try:
@@ -171,6 +172,17 @@ class Service:
         finally:
             stop[0]()
             thread.join()
+
+    def _listen(self) -> None:
+        """From now on clients may connect; they wait until the server is there.
+
+        Raises InputError if another process began to listen there while we loaded.
+        """
+        try:
+            self._listener.listen()
+        except OSError as error:
+            self._engine.stop()
+            raise refused(error, self._config.host, self._config.port) from None
 
     async def _serve(self, leaving: asyncio.Event, drain_s: float | None = None) -> None:
         server = _Uvicorn(
@@ -197,9 +209,6 @@ class Service:
                 )
                 server.should_exit = True
             await serving
-        except OSError as error:
-            # Another process began to listen there while we loaded.
-            raise refused(error, self._config.host, self._config.port) from None
         finally:
             asked.cancel()
             watching.cancel()
