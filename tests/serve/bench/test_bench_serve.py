@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -17,12 +18,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from openwafer.base import EngineError, InputError, WaferError
+from openwafer.base import EngineError, InputError, StorageError, WaferError
 from openwafer.cli._app import app
 from openwafer.serve.bench import LoadPlan, LoadReport, measure_load, read_chats
 from openwafer.serve.bench._client import Sample
 from openwafer.serve.bench._prompts import Fit, RandomText
-from openwafer.serve.bench._report import Level
+from openwafer.serve.bench._report import Level, write_whole
 from openwafer.serve.model import make_demo
 from openwafer.serve.service import Service, ServiceConfig
 
@@ -272,6 +273,26 @@ def test_a_wrong_word_is_told_before_anything_is_loaded(words: list[str], told: 
 
     assert isinstance(result.exception, WaferError), result.output
     assert told in str(result.exception)
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    """Numbers may go to a pipe, /dev/stdout or a full disk: none of them may turn into a file, or be left half written."""
+    pipe, old, link = tmp_path / "pipe", tmp_path / "old.json", tmp_path / "link.json"
+    os.mkfifo(pipe)
+    old.write_bytes(b"old")
+    link.symlink_to(old)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    write_whole(pipe, b"new")
+    write_whole(link, b"new")
+
+    assert os.read(reader, 10) == old.read_bytes() == b"new"
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    os.close(reader)
+    with pytest.raises(StorageError, match="name another file"):
+        write_whole(tmp_path, b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "old.json", "pipe"]
 
 
 def test_a_real_server_gives_prompts_and_answers_of_the_length_that_is_asked(tmp_path: Path) -> None:

@@ -75,11 +75,12 @@ def started(
     program: str = PROGRAM,
     more: Mapping[str, str] | None = None,
     errors: Any = subprocess.PIPE,
+    given: Any = subprocess.DEVNULL,
 ) -> Iterator[Running]:
-    """A command that goes on running; killed at the end if it still does."""
+    """A command that goes on running; killed at the end if it still does. given: its standard input."""
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, words)],
-        stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(more),
+        stdin=given, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(more),
     )  # fmt: skip
     running = Running(process)
     assert process.stdout is not None

@@ -155,16 +155,32 @@ def test_answers_that_get_no_time_end_with_an_error(how: str) -> None:
         assert "stopping" in error["error"]["message"]
 
 
-def test_a_client_is_told_when_the_server_is_killed() -> None:
-    """Half an answer is never taken for a whole one."""
+def test_a_client_is_told_when_the_server_is_killed_and_goes_on_with_the_next(tmp_path: Path) -> None:
+    """Half an answer is never taken for a whole one; and the next server gets the port, whatever the last one left."""
+    question = tmp_path / "question"
+    question.write_text("Go on.\n")
     with serving("--demo", "--memory", "2GiB") as running:
-        fields = {k: v for k, v in long_chat().items() if k not in ("model", "messages")}
-        parts = ask(running.url, "demo", [{"role": "user", "content": "Go on."}], **fields)
-        next(parts)
-        running.send(signal.SIGKILL)
+        port = running.url.rpartition(":")[2]
+        with (
+            question.open() as given,
+            started("chat", running.url, "--max-tokens", 8000, given=given) as chat,
+        ):
+            fields = {k: v for k, v in long_chat().items() if k not in ("model", "messages")}
+            parts = ask(running.url, "demo", [{"role": "user", "content": "Go on."}], **fields)
+            next(parts)
+            running.until(
+                lambda: httpx.get(running.url + "/statistics").json()["running"] == 2, "two answers under way"
+            )
+            running.send(signal.SIGKILL)
 
-        with pytest.raises(EngineError, match="ask again"):
-            list(parts)
+            with pytest.raises(EngineError, match="ask again"):
+                list(parts)
+            assert chat.ended() == 1
+            assert "ask again" in chat.errors()
+            assert "Traceback" not in chat.errors()
+    with started("serve", "--demo", "--memory", "2GiB", "--port", port) as again:
+        again.wait_for("serving at")
+        assert find_model(again.url) == "demo"
 
 
 SLOW = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,29 @@ def test_a_model_that_is_not_built_is_told(folder: Path, tmp_path: Path) -> None
     )
 
     assert "mamba" in refusal(other).lower()
+
+
+def _cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json does not exist"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "is not a tokenizer"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda f: (f / "model.safetensors").unlink(), "no weights"),
+        (_cut, "bytes found"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"12345"), "bytes found"),
+    ],
+)
+def test_a_damaged_folder_is_told_by_its_file(
+    damage: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    """What half a download leaves behind."""
+    broken = make_demo(tmp_path / "broken", layers=1, hidden=32)
+    damage(broken)
+
+    assert told in refusal(broken)

@@ -139,13 +139,22 @@ _COLUMNS = (("first token", ("p50", "p95", "p99")), ("each token", ("p50", "p95"
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once. Raises StorageError if it cannot be written."""
+    """Replace a file at once; what is no file but a pipe or a device is written to.
+
+    Raises StorageError if it cannot be written.
+    """
+    path = path.resolve()
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror}; name another file") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
 from rich.console import Console
@@ -62,10 +62,11 @@ def _serve(config: ServiceConfig, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     configure_logs()
-    try:
-        with Service(config, Console(stderr=True)).in_background() as url:
-            parent.send(url)
-            # Nothing comes: the connection ends when the other process wants it to, or has ended itself.
-            parent.poll(None)
-    except WaferError as error:
-        parent.send(error)
+    # The connection ends when the other process wants this one to end, or has ended itself; nothing else comes on it.
+    with suppress(BrokenPipeError):
+        try:
+            with Service(config, Console(stderr=True)).in_background() as url:
+                parent.send(url)
+                parent.poll(None)
+        except WaferError as error:
+            parent.send(error)
