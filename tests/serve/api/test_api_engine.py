@@ -246,3 +246,6 @@ def test_metrics_have_the_engines_numbers(demo: Demo) -> None:
     assert "wafer_engine_blocks " in text
     assert "wafer_engine_tokens_per_s " in text
     assert numbers["blocks"] == 64
+    assert numbers["requests"] == []
+    assert len(numbers["stages_busy_s"]) == 1
+    assert 0 < numbers["stages_busy_s"][0] <= numbers["executor_s_total"]

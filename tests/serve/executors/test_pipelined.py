@@ -79,10 +79,14 @@ def test_as_many_batches_are_under_way_as_there_are_stages(demo, pipelines):
     names = list(PROMPTS)[:3]
     expected = [resident.run({name: PROMPTS[name]})[name] for name in names]
     sequences = Sequences(executor)
+    before = executor.busy_s
 
     for name in names:
         executor.submit(sequences.batch({name: PROMPTS[name]}))
     got = [executor.collect() for _ in names]
+
+    assert len(before) == 3
+    assert all(now > then for now, then in zip(executor.busy_s, before, strict=True))
 
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

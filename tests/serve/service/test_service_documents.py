@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from service_processes import environment  # type: ignore[import-not-found]
 from typer.testing import CliRunner
 
 from openwafer.cli._app import app
+from openwafer.serve.api import AnswerLike
+from openwafer.serve.api._metrics import Metrics
 from openwafer.serve.api._requests import ChatRequest, CompletionRequest
+from openwafer.serve.engine import Request, Statistics
 from openwafer.serve.model import make_demo
 from openwafer.serve.service import Service, ServiceConfig
 
@@ -64,3 +68,24 @@ def test_the_client_of_the_document_gets_an_answer(tmp_path: Path) -> None:
     assert url in script
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout
+
+
+def test_every_metric_is_explained() -> None:
+    """Once, in its table; the engine's numbers by an example of their names, which exist."""
+
+    class Idle:
+        def submit(self, request: Request, client: str = "") -> AnswerLike:
+            raise NotImplementedError
+
+        def statistics(self) -> dict[str, object]:
+            return {"stages_busy_s": (0.0,)}
+
+    section = SERVING.split("| of `/metrics` | tells |\n")[1].split("\n\n")[0]
+    listed = [name for row in section.splitlines() for name in re.findall(r"`(wafer_[a-z_]+)`", row)]
+    engine_row = next(row for row in section.splitlines() if "`wafer_engine_...`" in row)
+    told = set(re.findall(r"`([a-z_]+)`", engine_row)) - {"statistics"}
+    exposed = re.findall(r"^# TYPE (\w+?)(?:_total)? ", Metrics(Idle()).text().decode(), re.MULTILINE)
+
+    assert sorted(listed) == sorted(name for name in exposed if not name.endswith("_created"))
+    assert told
+    assert told <= {field.name for field in dataclasses.fields(Statistics)}
