@@ -117,7 +117,7 @@ def tokens(threads: int, rounds: int) -> list[dict[str, Any]]:
 
                 def multiply(linears: list[Linear] = linears, x=x_TK, y=y_TN) -> None:  # type: ignore[no-untyped-def]
                     for linear in linears:
-                        linear.native.multiply(x.data_ptr(), len(x), y.data_ptr())
+                        linear.native.multiply(x.data_ptr(), len(x), y.data_ptr(), False)
 
                 seconds = in_turn(
                     rounds,

@@ -124,6 +124,21 @@ def test_a_token_gets_the_same_bits_whatever_is_beside_it(level, quantise, dtype
         assert torch.equal(linear(x_TK[:count]), alone[:count])
 
 
+@pytest.mark.parametrize("level", NATIVE)
+@pytest.mark.parametrize("quantise", ["none", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [1, 3, NATIVE_TOKENS, NATIVE_TOKENS + 1])
+def test_wide_results_are_the_dtypes_values_in_float32(level, quantise, dtype, tokens):
+    """Logits that are equal in the model's dtype must stay equal, so that ties are broken as elsewhere."""
+    weight_NK, bias_N, x_TK = tensors(tokens, 110, 130, dtype)
+    linear = Linear(weight_NK, bias_N, quantise, level=level)
+
+    wide_TN = linear(x_TK, wide=True)
+
+    assert wide_TN.dtype == torch.float32
+    assert torch.equal(wide_TN, linear(x_TK).float())
+
+
 @pytest.mark.parametrize("quantise", ["none", "int8"])
 def test_the_number_of_threads_changes_no_bit(quantise, two_threads):
     """A row is one thread's, whoever takes it."""

@@ -95,8 +95,8 @@ class Linear:
         """The matrix as native kernels take it; None where torch multiplies."""
         return self._native
 
-    def __call__(self, x_TK: torch.Tensor) -> torch.Tensor:
-        """[T, N] in x's dtype, which is the matrix's."""
+    def __call__(self, x_TK: torch.Tensor, wide: bool = False) -> torch.Tensor:
+        """[T, N] in x's dtype, which is the matrix's; wide: the same values as float32."""
         if self._native is not None and len(x_TK) <= NATIVE_TOKENS:
             x_TK = x_TK.contiguous()
             if x_TK.dtype != self.dtype or x_TK.dim() != 2 or x_TK.shape[1] != self.columns:
@@ -104,9 +104,13 @@ class Linear:
                     f"{x_TK.dtype} {list(x_TK.shape)} does not fit a matrix of {self.columns} columns for {self.dtype}; give "
                     "[tokens, columns] in that dtype"
                 )
-            y_TN = torch.empty((len(x_TK), self.rows), dtype=self.dtype)
-            self._native.multiply(x_TK.data_ptr(), len(x_TK), y_TN.data_ptr())
+            y_TN = torch.empty((len(x_TK), self.rows), dtype=torch.float32 if wide else self.dtype)
+            self._native.multiply(x_TK.data_ptr(), len(x_TK), y_TN.data_ptr(), wide)
             return y_TN
+        y_TN = self._by_torch(x_TK)
+        return y_TN.float() if wide else y_TN
+
+    def _by_torch(self, x_TK: torch.Tensor) -> torch.Tensor:
         if self._scale_N is None:
             if self.dtype == torch.float32 and len(x_TK) < _TORCH_TOKENS:
                 padded_TK = functional.pad(x_TK, (0, 0, 0, _TORCH_TOKENS - len(x_TK)))

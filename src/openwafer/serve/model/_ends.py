@@ -50,8 +50,8 @@ class Head:
         x_OH = rms_norm(x_TH[list(outputs)], self._norm_H, self._epsilon)
         groups = step.output_groups(outputs)
         if len(groups) == 1:
-            return self._linear(x_OH).float()
+            return self._linear(x_OH, wide=True)
         logits_OV = x_OH.new_empty((len(outputs), self._linear.rows), dtype=torch.float32)
         for group in groups:
-            logits_OV[group] = self._linear(x_OH[group]).float()
+            logits_OV[group] = self._linear(x_OH[group], wide=True)
         return logits_OV

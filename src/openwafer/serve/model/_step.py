@@ -91,27 +91,37 @@ class Step:
         self._starts = starts
         if len(sequences) > len(tables_SB):
             tables_SB = tables_SB[sequences]
-        groups = self._groups()
         self.parts: list[Part] = []
-        if len(groups) == 1:
-            self.parts.append(Part(rotation, positions_T, starts, contexts, tables_SB, None))
-            return
-        for group in groups:
-            tokens_P = torch.cat([torch.arange(starts[s], starts[s + 1]) for s in group])
-            ends = accumulate((starts[s + 1] - starts[s] for s in group), initial=0)
-            part = Part(
-                rotation,
-                positions_T[tokens_P],
-                tuple(ends),
-                tuple(contexts[s] for s in group),
-                tables_SB[group],
-                tokens_P,
-            )
-            self.parts.append(part)
+        # Torch's threads would spin on after a few cosines, on the cores that native kernels need next.
+        with torch_alone(self._native):
+            for group in self._groups():
+                self.parts.append(self._part(rotation, positions_T, contexts, tables_SB, group))
 
     def run(self) -> AbstractContextManager[None]:
         """What layers and head run in: torch uses its threads only if there are sequences that it computes."""
         return torch_alone(self._native and not any(part.paged.long for part in self.parts))
+
+    def _part(
+        self,
+        rotation: Rotation,
+        positions_T: torch.Tensor,
+        contexts: Sequence[int],
+        tables_SB: torch.Tensor,
+        group: list[int],
+    ) -> Part:
+        starts = self._starts
+        if len(group) == len(starts) - 1:
+            return Part(rotation, positions_T, starts, contexts, tables_SB, None)
+        tokens_P = torch.cat([torch.arange(starts[s], starts[s + 1]) for s in group])
+        ends = accumulate((starts[s + 1] - starts[s] for s in group), initial=0)
+        return Part(
+            rotation,
+            positions_T[tokens_P],
+            tuple(ends),
+            tuple(contexts[s] for s in group),
+            tables_SB[group],
+            tokens_P,
+        )
 
     def _groups(self) -> list[list[int]]:
         """The runs of each part; what a sequence's last run sees is computed before it, or with it."""

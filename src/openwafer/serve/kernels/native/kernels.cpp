@@ -50,7 +50,7 @@ void want_large_pages([[maybe_unused]] void* start, [[maybe_unused]] size_t byte
 #endif
 }
 
-void Matrix::multiply(const void* x, int64_t tokens, const void* residual, void* y) const {
+void Matrix::multiply(const void* x, int64_t tokens, const void* residual, void* y, bool wide) const {
   static thread_local Scratch scratch;
   const auto pool = shared_pool();
   const int64_t padded = (columns + PADDING - 1) / PADDING * PADDING;
@@ -79,8 +79,9 @@ void Matrix::multiply(const void* x, int64_t tokens, const void* residual, void*
         count,
         chunk * pool->threads(),
         at(residual, first * rows),
-        const_cast<char*>(at(y, first * rows))};
-    level->prepare(product);
+        static_cast<char*>(y) + size_t(first * rows) * bytes_of(wide ? Type::f32 : type),
+        wide};
+    pool->each(count, [&](int64_t token) { level->prepare(product, token); });
     pool->each((rows + chunk - 1) / chunk, [&](int64_t i) {
       level->rows(product, i * chunk, std::min(rows, (i + 1) * chunk));
     });

@@ -24,8 +24,8 @@ struct Matrix {
   const float* scale;
   const int32_t* sum;
 
-  // y [tokens, rows] = x [tokens, columns] times the matrix, + residual if there is one.
-  void multiply(const void* x, int64_t tokens, const void* residual, void* y) const;
+  // y [tokens, rows] = x [tokens, columns] times the matrix, + residual if there is one. wide: y takes float32s.
+  void multiply(const void* x, int64_t tokens, const void* residual, void* y, bool wide = false) const;
 };
 
 // All fields but pieces and partials are set; places: how many tokens there are.

@@ -1,7 +1,8 @@
-// A decoder layer for a few tokens: four products, and between them what the calling thread does alone in microseconds.
+// A decoder layer for a few tokens: four products, and between them microseconds of work, token by token.
 #include <cstring>
 
 #include "kernels.hpp"
+#include "pool.hpp"
 #include "scratch.hpp"
 
 namespace openwafer::serve {
@@ -9,6 +10,7 @@ namespace openwafer::serve {
 void Layer::run(const void* x, int64_t tokens, const Place* places, const Cache& cache, const float* cosine,
                 const float* sine, void* out) const {
   static thread_local Scratch scratch;
+  const auto pool = shared_pool();
   const size_t size = bytes_of(type);
   const int64_t hidden = qkv->columns, all = qkv->rows, inner = down->columns, queries = heads * head_dim;
   const int64_t half = head_dim / 2;
@@ -25,12 +27,12 @@ void Layer::run(const void* x, int64_t tokens, const Place* places, const Cache&
   char* gated = after(gates, 2 * inner);
   const auto at = [&](const void* start, int64_t numbers) { return static_cast<const char*>(start) + size_t(numbers) * size; };
 
-  for (int64_t t = 0; t < tokens; ++t) {
+  pool->each(tokens, [&](int64_t t) {
     level->rms_norm(type, at(x, t * hidden), attention_norm, hidden, epsilon, normed + size_t(t * hidden) * size);
-  }
+  });
   qkv->multiply(normed, tokens, nullptr, rows);
 
-  for (int64_t t = 0; t < tokens; ++t) {
+  pool->each(tokens, [&](int64_t t) {
     const Place& place = places[t];
     const int64_t position = place.seen - 1;
     const int64_t block = cache.tables[place.sequence * cache.table_width + position / BLOCK_TOKENS];
@@ -48,20 +50,20 @@ void Layer::run(const void* x, int64_t tokens, const Place* places, const Cache&
                               : static_cast<char*>(cache.keys) + size_t(slot) * size;
       level->rotate(type, row, cosine + t * half, sine + t * half, half, to);
     }
-  }
+  });
   attend(*level,
          {type, heads, heads_kv, head_dim, window, query, cache.keys, cache.values, cache.tables, cache.table_width,
           places, attended, 0, nullptr},
          tokens);
   output->multiply(attended, tokens, x, mixed);
 
-  for (int64_t t = 0; t < tokens; ++t) {
+  pool->each(tokens, [&](int64_t t) {
     level->rms_norm(type, at(mixed, t * hidden), mlp_norm, hidden, epsilon, normed + size_t(t * hidden) * size);
-  }
+  });
   gate_up->multiply(normed, tokens, nullptr, gates);
-  for (int64_t t = 0; t < tokens; ++t) {
+  pool->each(tokens, [&](int64_t t) {
     level->swiglu(type, at(gates, t * 2 * inner), at(gates, (t * 2 + 1) * inner), inner, gated + size_t(t * inner) * size);
-  }
+  });
   down->multiply(gated, tokens, mixed, out);
 }
 

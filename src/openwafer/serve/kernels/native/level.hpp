@@ -37,6 +37,7 @@ struct Product {
   int64_t ahead;         // from a chunk's first row to that of the chunk which the same thread is likely to get next
   const void* residual;  // [tokens, rows] or null
   void* y;               // [tokens, rows]
+  bool wide;             // y takes float32s; their values are rounded all the same
 };
 
 // Attention of tokens over a paged cache, [blocks, heads_kv, BLOCK_TOKENS, head_dim].
@@ -60,8 +61,8 @@ struct Attention {
 
 struct Level {
   const char* name;
-  // x, from `from` to where and as `rows` wants it.
-  void (*prepare)(const Product& product);
+  // One token of x, from `from` to where and as `rows` wants it.
+  void (*prepare)(const Product& product, int64_t token);
   // Rows [begin, end) of a product, at most MAX_CHUNK_ROWS.
   void (*rows)(const Product& product, int64_t begin, int64_t end);
   void (*rms_norm)(Type type, const void* x, const void* weight, int64_t count, float epsilon, void* out);

@@ -16,7 +16,6 @@ namespace {
 template <class T>
 inline void finish(const Product& product, int64_t token, int64_t begin, int64_t end, const float* sums) {
   const int64_t at = token * product.rows + begin;
-  T* y = static_cast<T*>(product.y) + at;
   const T* bias = product.bias ? static_cast<const T*>(product.bias) + begin : nullptr;
   const T* residual = product.residual ? static_cast<const T*>(product.residual) + at : nullptr;
   for (int64_t i = 0; i < end - begin; i += WIDTH) {
@@ -24,16 +23,20 @@ inline void finish(const Product& product, int64_t token, int64_t begin, int64_t
     Vector a = load_part(sums + i, left);
     if (bias) a = add(a, load_part(bias + i, left));
     if (residual) a = add(load_part(residual + i, left), rounded<T>(a));
-    store_part(y + i, a, left);
+    if (product.wide) {
+      store_part(static_cast<float*>(product.y) + at + i, rounded<T>(a), left);
+    } else {
+      store_part(static_cast<T*>(product.y) + at + i, a, left);
+    }
   }
 }
 
-void prepare(const Product& product) {
+void prepare(const Product& product, int64_t token) {
   switch (product.weight_type) {
-    case Type::f32: return prepare_tokens<float>(product);
-    case Type::f16: return prepare_tokens<Half>(product);
-    case Type::bf16: return prepare_tokens<Bfloat>(product);
-    case Type::i8: return prepare_whole_tokens(product);
+    case Type::f32: return prepare_token<float>(product, token);
+    case Type::f16: return prepare_token<Half>(product, token);
+    case Type::bf16: return prepare_token<Bfloat>(product, token);
+    case Type::i8: return prepare_whole_token(product, token);
   }
 }
 

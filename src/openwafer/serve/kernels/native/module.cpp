@@ -90,9 +90,9 @@ NB_MODULE(_native, m) {
                                pointer<void>(weight), pointer<void>(bias), pointer<float>(scale),
                                pointer<int32_t>(sum)};
            })
-      .def("multiply", [](const Matrix& self, uintptr_t x, int64_t tokens, uintptr_t y) {
+      .def("multiply", [](const Matrix& self, uintptr_t x, int64_t tokens, uintptr_t y, bool wide) {
         const nb::gil_scoped_release release;
-        self.multiply(pointer<void>(x), tokens, nullptr, pointer<void>(y));
+        self.multiply(pointer<void>(x), tokens, nullptr, pointer<void>(y), wide);
       });
   nb::class_<BoundLayer>(m, "Layer")
       .def("__init__",

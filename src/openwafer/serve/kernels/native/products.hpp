@@ -43,22 +43,20 @@ inline int64_t tile_tokens(int64_t tokens, int64_t first) {
 }
 
 template <class W>
-void prepare_tokens(const Product& product) {
+void prepare_token(const Product& product, int64_t token) {
   using Number = typename Way<W>::Number;
   constexpr int64_t LANES = Way<W>::LANES;
-  for (int64_t token = 0; token < product.tokens; ++token) {
-    const int64_t place = token % TILE_TOKENS, first = token - place, tile = tile_tokens(product.tokens, first);
-    Number* out = reinterpret_cast<Number*>(product.x) + first * product.padded + place * LANES;
-    const W* from = static_cast<const W*>(product.from) + token * product.columns;
-    for (int64_t i = 0; i < product.padded; i += LANES, out += tile * LANES) {
-      const int64_t left = product.columns - i;
-      if constexpr (sizeof(Number) == sizeof(W)) {
-        const int64_t count = left < 0 ? 0 : left < LANES ? left : LANES;
-        for (int64_t j = 0; j < count; ++j) out[j] = from[i + j];
-        for (int64_t j = count; j < LANES; ++j) out[j] = Number{};
-      } else {
-        store(out, left > 0 ? load_part(from + i, left) : set(0));
-      }
+  const int64_t place = token % TILE_TOKENS, first = token - place, tile = tile_tokens(product.tokens, first);
+  Number* out = reinterpret_cast<Number*>(product.x) + first * product.padded + place * LANES;
+  const W* from = static_cast<const W*>(product.from) + token * product.columns;
+  for (int64_t i = 0; i < product.padded; i += LANES, out += tile * LANES) {
+    const int64_t left = product.columns - i;
+    if constexpr (sizeof(Number) == sizeof(W)) {
+      const int64_t count = left < 0 ? 0 : left < LANES ? left : LANES;
+      for (int64_t j = 0; j < count; ++j) out[j] = from[i + j];
+      for (int64_t j = count; j < LANES; ++j) out[j] = Number{};
+    } else {
+      store(out, left > 0 ? load_part(from + i, left) : set(0));
     }
   }
 }

@@ -51,14 +51,12 @@ float prepare_whole(const T* x, int64_t columns, int64_t padded, char* out) {
 // Bytes of a prepared token.
 inline int64_t whole_bytes(const Product& product) { return 4 * (product.padded + PLANE_GAP); }
 
-void prepare_whole_tokens(const Product& product) {
-  for (int64_t token = 0; token < product.tokens; ++token) {
-    char* out = product.x + token * whole_bytes(product);
-    with_type(product.type, [&](auto number) {
-      const auto* from = static_cast<const decltype(number)*>(product.from) + token * product.columns;
-      product.x_scale[token] = prepare_whole(from, product.columns, product.padded, out);
-    });
-  }
+void prepare_whole_token(const Product& product, int64_t token) {
+  char* out = product.x + token * whole_bytes(product);
+  with_type(product.type, [&](auto number) {
+    const auto* from = static_cast<const decltype(number)*>(product.from) + token * product.columns;
+    product.x_scale[token] = prepare_whole(from, product.columns, product.padded, out);
+  });
 }
 
 // The same of whole numbers, exactly. Sums of 32 bits hold a segment's products. `plane`: how far planes are apart.
