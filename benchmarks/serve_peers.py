@@ -15,8 +15,9 @@ that `--llama-python` names; a peer that is not installed is left out, which is 
 Every contestant is a process of its own that loads the model, computes alone, and ends; they take turns, --rounds times for
 each number of threads. A figure is tokens per second of all steps after the first, of the rounds the median. decode 1: one
 answer goes on after a prompt of 64 tokens. decode 8: eight do, in one batch; 8 : 1 is how many times as many tokens that
-gives. prefill N: a prompt of N tokens up to the first token after it. of bound: bytes of the weights that one token needs
-(all but the embedding) through the bytes that the native probe reads in the same time, just before.
+gives, in the same process: on a virtual machine what memory a process got decides how fast that can be read. prefill N: a
+prompt of N tokens up to the first token after it. of bound: bytes of the weights that one token needs (all but the
+embedding) through the bytes that the native probe reads in the same time, just before, in memory of its own.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ def show(found: list[str], rounds: list[dict[str, Any]], needed: int) -> None:
             bound = statistics.median(each[name]["decode 1"] * needed / each[name]["probe"] for each in those)
             rows.append(
                 [name, threads, f"{rates['decode 1']:.2f}", f"{bound:.2f}", f"{rates['decode 8']:.1f}"]
-                + [f"{rates['decode 8'] / rates['decode 1']:.2f}"]
+                + [
+                    f"{statistics.median(each[name]['decode 8'] / each[name]['decode 1'] for each in those):.2f}"
+                ]
                 + [f"{rates[f'prefill {count}']:.0f}" for count in PREFILLS]
             )
     header = ["contestant", "threads", "decode 1", "of bound", "decode 8", "8 : 1"]
