@@ -3,12 +3,14 @@
 WaferError
 ├── InputError            a path, option, file or data set that the user gave is wrong
 │   ├── RunFolderError    the run folder is in use, or holds another run
+│   ├── JobNotFoundError  the appliance has no such job, or not for this user
 │   └── UnsupportedModelError  the checkpoint's model needs something that serving does not have
 ├── CaptureError          the module's step is not a static graph
 ├── PlanError             the job does not fit, or the plan contradicts itself
 ├── CheckpointError       a checkpoint or a MemoryX file is missing, torn or of another model
 ├── NumericsError         a loss or a gradient is NaN or infinite
 ├── StorageError          the disk is full or refuses a write
+├── CirhError             a client's program (CIRH) cannot be read, or asks for what is not run here
 ├── CslError              a CSL program is wrong; `csl` adds the places in it
 ├── FabricError           a program did what the wafer forbids
 │   └── StalledError      nothing on the fabric can go on, and the host waits
@@ -35,6 +37,10 @@ class RunFolderError(InputError):
     """The run folder is in use by another run, or holds a run of another configuration."""
 
 
+class JobNotFoundError(InputError):
+    """The appliance has no job of this id, or none that this user may see."""
+
+
 class UnsupportedModelError(InputError):
     """The checkpoint's model needs something that serving does not have."""
 
@@ -57,6 +63,10 @@ class NumericsError(WaferError):
 
 class StorageError(WaferError):
     """The disk is full or refuses a write."""
+
+
+class CirhError(WaferError):
+    """A client's program (CIRH) cannot be read, or asks for an operation that is not run here."""
 
 
 class CslError(WaferError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,11 +13,34 @@ from rich.console import Console
 from openwafer.base import InputError, WaferError, configure_logs
 from openwafer.cli._bench import bench
 from openwafer.cli._chat import chat
+from openwafer.cli._cluster import cluster
 from openwafer.cli._csl import csl
 from openwafer.cli._fabric import fabric
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
+from openwafer.cli._interrupt import interrupts_wait
+from openwafer.cli._jobs import job, jobs
 from openwafer.cli._machine import show_machines
+from openwafer.cli._recipe import (
+    Arguments,
+    Device,
+    Execution,
+    Folder,
+    MemoryX,
+    MemoryXMemory,
+    MemoryXShards,
+    Microbatch,
+    Processes,
+    Recipe,
+    Recompute,
+    ShardVocabulary,
+    SystemMemory,
+    Systems,
+    Threads,
+    configure,
+)
 from openwafer.cli._serve import serve
+from openwafer.cli._submit import submit
+from openwafer.cli._train_job import train_job
 
 app = typer.Typer(
     help="The open Wafer-Scale Cluster.",
@@ -25,50 +48,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Recipe = Annotated[
-    Path, typer.Argument(help="A recipe file, for example recipes/gpt.py.", show_default=False)
-]
-Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(help="Arguments of the recipe: size=medium data=~/text", show_default=False),
-]
-Systems = Annotated[int | None, typer.Option(help="Compute systems.", show_default=False)]
-SystemMemory = Annotated[
-    str | None, typer.Option(help="Memory of one system, for example 512MiB.", show_default=False)
-]
-MemoryX = Annotated[
-    str | None,
-    typer.Option(help="ram, disk, disk:/path, or disk:/path,/other: a shard on each.", show_default=False),
-]
-MemoryXShards = Annotated[
-    int | None, typer.Option(help="MemoryX roles that share the layers.", show_default=False)
-]
-MemoryXMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--memoryx-memory",
-        help="RAM that a disk store may use, or auto: what hides the disk.",
-        show_default=False,
-    ),
-]
-Execution = Annotated[
-    str | None, typer.Option(help="auto, weight_streaming or pipelined.", show_default=False)
-]
-Microbatch = Annotated[
-    str | None, typer.Option(help="auto, none or a number of samples.", show_default=False)
-]
-Recompute = Annotated[str | None, typer.Option(help="auto, yes or no.", show_default=False)]
-ShardVocabulary = Annotated[
-    str | None,
-    typer.Option(help="Cut a vocabulary's weights by rows: auto, yes or no.", show_default=False),
-]
-Processes = Annotated[bool | None, typer.Option(help="Roles as processes or as threads.", show_default=False)]
-Threads = Annotated[int | None, typer.Option(help="Arithmetic threads per system.", show_default=False)]
-Device = Annotated[
-    str | None, typer.Option(help="What systems compute on: cpu, cuda or cuda:N.", show_default=False)
-]
-Folder = Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.", show_default=False)]
 
 
 @app.command()
@@ -96,9 +75,10 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Start the folder's run anew.")] = False,
 ) -> None:
     """Train a recipe, on a cluster of this machine or over hosts that join."""
-    from openwafer.train import fit_config
+    with interrupts_wait():
+        from openwafer.train import fit_config
 
-    config = _configure(
+    config = configure(
         recipe,
         arguments,
         folder,
@@ -129,6 +109,11 @@ def train(
 app.command()(host)
 app.command()(serve)
 app.command()(chat)
+app.command()(submit)
+app.command()(jobs)
+app.command("train-job", hidden=True)(train_job)
+app.add_typer(cluster, name="cluster")
+app.add_typer(job, name="job")
 app.add_typer(bench, name="bench")
 app.add_typer(csl, name="csl")
 app.add_typer(fabric, name="fabric")
@@ -154,9 +139,11 @@ def plan(
 ) -> None:
     """Show what would run how, and in how much memory; run nothing."""
     from openwafer.artifact import describe_plan, plan_to_json
-    from openwafer.train import plan_config
 
-    config = _configure(
+    with interrupts_wait():
+        from openwafer.train import plan_config
+
+    config = configure(
         recipe,
         arguments,
         None,
@@ -204,39 +191,6 @@ def checkpoint(
         opened = Checkpoint.open(path, verify=verify)
         count = len(opened.weights)
         typer.echo(f"{path}: step {opened.step}, {count} weights{', hashes agree' if verify else ''}")
-
-
-def _configure(
-    recipe: Path,
-    arguments: list[str] | None,
-    folder: Path | None = None,
-    microbatch: str | None = None,
-    recompute: str | None = None,
-    shard_vocabulary: str | None = None,
-    **cluster: Any,
-) -> Any:
-    """The recipe's config, with the options that were given in place of its own."""
-    from openwafer.train import load_recipe
-
-    overrides = {}
-    for argument in arguments or []:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise InputError(
-                f"{argument!r} is no argument of a recipe; write name=value, for example size=small"
-            )
-        overrides[key] = value
-    config = load_recipe(recipe, **overrides)
-    changes = {name: value for name, value in cluster.items() if value is not None}
-    if microbatch is not None:
-        changes["microbatch"] = (
-            None if microbatch == "none" else int(microbatch) if microbatch.isdigit() else microbatch
-        )
-    for name, choice in (("recompute", recompute), ("shard_vocabulary", shard_vocabulary)):
-        if choice is not None:
-            changes[name] = {"yes": True, "no": False}.get(choice, choice)
-    config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **changes))
-    return dataclasses.replace(config, folder=str(folder)) if folder is not None else config
 
 
 def main() -> None:

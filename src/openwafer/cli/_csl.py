@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import msgspec
 import typer
 from rich.console import Console
 
 from openwafer.base import CslError, InputError
-from openwafer.csl import DiagnosticError, Source
-from openwafer.csl.syntax import Dialect, ast, parse, print_file
+
+if TYPE_CHECKING:
+    from openwafer.csl.syntax import Dialect, ast
 
 csl = typer.Typer(help="Programs for the wafer in CSL.", no_args_is_help=True)
 _Dialect = Annotated[str, typer.Option("--dialect", help="The language of SDK 1.4 or of SDK 2.10.")]
@@ -41,6 +42,8 @@ def print_(
     dialect: _Dialect = "1.4",
 ) -> None:
     """Print a file in the canonical form, without its comments."""
+    from openwafer.csl.syntax import print_file
+
     parsed = _parsed(file, _dialect(dialect))
     if parsed is None:
         raise typer.Exit(1)
@@ -120,13 +123,18 @@ def report(
 
 
 def _dialect(name: str) -> Dialect:
+    from openwafer.csl.syntax import Dialect
+
     if name in get_args(Dialect):
-        return cast(Dialect, name)
+        return cast("Dialect", name)
     raise InputError(f"--dialect {name} is not known; choose 1.4 or 2.10")
 
 
 def _parsed(path: Path, dialect: Dialect) -> ast.File | None:
     """The tree of a file; None after its errors were printed. Raises InputError if there is no such file."""
+    from openwafer.csl import DiagnosticError, Source
+    from openwafer.csl.syntax import parse
+
     try:
         return parse(Source.read(path), dialect=dialect)
     except DiagnosticError as error:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, parse_bytes
+from openwafer.cli._interrupt import interrupts_wait
 
 Model = Annotated[
     Path | None,
@@ -86,9 +87,10 @@ def serve(
     # As an exception it ends what loads, and what the loading began; once it serves, the server takes signals itself.
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     with model_folder(model, demo) as folder:
-        from openwafer.serve.engine import Limits
-        from openwafer.serve.executors import BLOCK_TOKENS
-        from openwafer.serve.service import Service, ServiceConfig
+        with interrupts_wait():
+            from openwafer.serve.engine import Limits
+            from openwafer.serve.executors import BLOCK_TOKENS
+            from openwafer.serve.service import Service, ServiceConfig
 
         config = ServiceConfig(
             folder=folder,
@@ -129,7 +131,8 @@ def model_folder(model: Path | None, demo: bool) -> Iterator[Path]:
             )
         yield model
         return
-    from openwafer.serve.model import make_demo
+    with interrupts_wait():
+        from openwafer.serve.model import make_demo
 
     with tempfile.TemporaryDirectory(prefix="openwafer-") as folder:
         yield make_demo(Path(folder) / "demo")

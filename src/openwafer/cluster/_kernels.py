@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import threading
+import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -76,6 +79,39 @@ def constant(values: list[Any], shape: list[int], dtype: torch.dtype) -> torch.T
     return torch.tensor(values, dtype=dtype).reshape(shape)
 
 
+@lru_cache(maxsize=256)
+def packed(text: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A larger tensor written into the graph: its bytes, zlib, base 85. Unpacked once; nobody may write into it."""
+    data = bytearray(zlib.decompress(base64.b85decode(text)))
+    return torch.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _packed(text: str, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+    return packed(text, tuple(shape), dtype)
+
+
+def rounded(values: torch.Tensor, exponent_bits: int, mantissa_bits: int) -> torch.Tensor:
+    """float32 values rounded to a format with fewer bits, to the nearest, ties to even.
+
+    The format has subnormal numbers and infinities, as IEEE 754 has them, and a bias in the middle of its exponents. What is
+    too large becomes infinite.
+    """
+    bias = (1 << (exponent_bits - 1)) - 1
+    smallest = 2.0 ** (1 - bias)  # normal
+    largest = (2.0 - 2.0**-mantissa_bits) * 2.0**bias
+    drop = 23 - mantissa_bits
+    bits = values.contiguous().view(torch.int32)
+    odd = (bits >> drop) & 1
+    nearest = ((bits + ((1 << (drop - 1)) - 1) + odd) >> drop << drop).view(torch.float32)
+    step = smallest * 2.0**-mantissa_bits
+    small = torch.round(values / step) * step
+    found = torch.where(values.abs() < smallest, small, nearest)
+    found = torch.where(
+        found.abs() > largest, torch.copysign(torch.full_like(found, torch.inf), values), found
+    )
+    return torch.where(torch.isfinite(values), found, values)
+
+
 def fused_in_place(op: Any) -> Callable[..., Any]:
     """The functional fused optimizer `op`, run in place: results are the arguments themselves.
 
@@ -116,6 +152,10 @@ class Kernels:
             return seeded, {"on": self.device}
         if instr.op == "wafer.constant":
             return (constant if self.device.type == "cpu" else _once_on(self.device)), {}
+        if instr.op == "wafer.packed":
+            return (_packed if self.device.type == "cpu" else _once_on(self.device, _packed)), {}
+        if instr.op == "wafer.round":
+            return rounded, {}
         if self.device.type != "cpu" and instr.op in OPERATORS:
             return OPERATORS[instr.op], {}
         if instr.op in LOSSES:
@@ -137,13 +177,15 @@ def _makes(op: Any, operands: tuple[Any, ...]) -> bool:
     return not operands and any(argument.name == "device" for argument in op._schema.arguments)
 
 
-def _once_on(device: torch.device) -> Callable[..., torch.Tensor]:
-    """`constant`, copied to a device at its first call: an instruction's numbers never change, and a copy would wait."""
+def _once_on(
+    device: torch.device, make: Callable[..., torch.Tensor] = constant
+) -> Callable[..., torch.Tensor]:
+    """`make`, copied to a device at its first call: an instruction's numbers never change, and a copy would wait."""
     kept: list[torch.Tensor] = []
 
     def run(*args: Any) -> torch.Tensor:
         if not kept:
-            kept.append(constant(*args).to(device))
+            kept.append(make(*args).to(device))
         return kept[0]
 
     return run

@@ -3,7 +3,7 @@
 from openwafer.train._config import LocalCluster, RunConfig, load_recipe
 from openwafer.train._hosts import HostsCluster
 from openwafer.train._run import Callback, FitResult
-from openwafer.train._trainer import Trainer, fit_config, load_into, plan_config
+from openwafer.train._trainer import Trainer, fit_config, load_into, memoryx_bytes, plan_config
 
 __all__ = [
     "Callback",
@@ -15,5 +15,6 @@ __all__ = [
     "fit_config",
     "load_into",
     "load_recipe",
+    "memoryx_bytes",
     "plan_config",
 ]

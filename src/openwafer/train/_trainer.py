@@ -243,7 +243,12 @@ class Trainer:
 
 
 def fit_config(
-    config: RunConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    console: Console | None = None,
 ) -> FitResult:
     """Train what a recipe describes."""
     trainer = Trainer.from_config(config, console)
@@ -257,6 +262,7 @@ def fit_config(
         keep_checkpoints=config.keep_checkpoints,
         resume=resume,
         overwrite=overwrite,
+        callbacks=callbacks,
         config=config.describe(),
     )
 
@@ -264,6 +270,17 @@ def fit_config(
 def plan_config(config: RunConfig, *, evaluate: bool = False) -> Plan:
     """The plan of what a recipe describes; with `evaluate` also how evaluation runs, if the recipe has any."""
     return Trainer.from_config(config).plan(config.train(), evaluate=evaluate and config.eval is not None)
+
+
+def memoryx_bytes(config: RunConfig) -> int:
+    """Bytes of weights and optimizer state that MemoryX keeps for a run. Allocates nothing of the model's size."""
+    trainer = Trainer.from_config(config)
+    tensors = [
+        tensor
+        for name, weight in trainer.module.named_parameters()
+        for tensor in (weight, *trainer.optimizer.state(name, weight).values())
+    ]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load_into(module: nn.Module, checkpoint: str | Path) -> None:

@@ -6,13 +6,16 @@ import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from openwafer.artifact import gradient_order, load_order, systems_of_stage
 from openwafer.cluster._job import system_role
+from openwafer.cluster._kernels import mix
 from openwafer.cluster._memory import gradients as gradient_views
 from openwafer.cluster._memory import stored_state, stored_weights
 from openwafer.cluster._messages import Step, Updated
@@ -71,7 +74,7 @@ class Updates:
         self.shared.ledger.wait_completed(step.number)
         with self._lock:
             if self._begun == step.number:
-                self.shared.updater.begin()
+                self.shared.updater.begin(mix(self.shared.job.seed, step.number))
                 self._begun = step.number + 1
                 self._kept.begin()
 
@@ -144,10 +147,26 @@ class Updates:
 
     def _received(self, step: Step, index: int, grads: Gradients, stage: int) -> None:
         named = _named(grads)
-        with self._lock:
-            self.shared.updater.before(index, named)
+        with self._record(index) as own, self._lock:
+            self.shared.updater.before(index, {**own, **named})
         if not self.waits:
             self._apply(step, index, named, stage)
+
+    @contextmanager
+    def _record(self, index: int) -> Iterator[Gradients]:
+        """A record's weights and state by name, if what comes before the update reads them; a store on disk reads it for that."""
+        shared, record = self.shared, self.plan.records[index]
+        if not shared.updater.reads_record(index):
+            yield {}
+            return
+        buffer = shared.store.memory(index)
+        held = None if buffer is not None else shared.take_buffer()
+        data = buffer if buffer is not None else shared.store.read(index, held)
+        try:
+            yield {**stored_weights(record, data), **stored_state(record, data)}
+        finally:
+            if held is not None:
+                shared.give_back(held)
 
     def _apply(self, step: Step, index: int, grads: Gradients, stage: int) -> None:
         shared, record = self.shared, self.plan.records[index]

@@ -11,11 +11,14 @@ from openwafer.artifact import Call, Plan
 from openwafer.cluster._execute import Compiled, compile_body
 from openwafer.cluster._kernels import Kernels
 
+RNG = "rng"
+"""The name under which an update reads the step's random key."""
+
 
 class Updater:
     """Runs the calls of `plan.update` and keeps the globals.
 
-    `begin(step)` once per step, then `before` and `apply` per record, `across` when every `before` has run, `finish` last.
+    `begin(key)` once per step, then `before` and `apply` per record, `across` when every `before` has run, `finish` last.
     Values made for the step are kept by name until `finish`.
     """
 
@@ -33,17 +36,25 @@ class Updater:
         self._scalars: dict[str, torch.Tensor] = {}
         self._made_before: set[str] = set()
 
-    def begin(self) -> None:
-        """Compute what depends on the globals alone."""
-        self._scalars = dict(self.globals)
+    def begin(self, key: int = 0) -> None:
+        """Compute what depends on the globals alone. key: what random operators of the update draw from."""
+        self._scalars = {**self.globals, RNG: torch.tensor(key)}
         self._made_before = set()
         self._run(self.update.begin, {})
 
     def before(self, record: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Small values of one record's gradients, for `across`."""
+        """Small values of one record's gradients, for `across`; `tensors` has all that `reads_record` asks for."""
         call = self.update.records[record].before
         self._run(call, tensors)
         self._made_before.update(call.outputs if call is not None else ())
+
+    def reads_record(self, record: int) -> bool:
+        """Whether `before` reads more of a record than its gradients: its weights, its state."""
+        call = self.update.records[record].before
+        own = {
+            tensor.name for tensor in (*self.plan.records[record].weights, *self.plan.records[record].state)
+        }
+        return call is not None and not own.isdisjoint(call.inputs)
 
     @property
     def made_before(self) -> dict[str, torch.Tensor]:

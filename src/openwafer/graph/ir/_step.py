@@ -58,6 +58,8 @@ class StepGraph:
     notes: list[str] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
     """Row shards among the weights -> what they are of the module's own weight."""
+    companions: dict[str, str] = field(default_factory=dict)
+    """Weights without gradients that the update of another writes or reads (masks of sparsity) -> that other."""
     prepared: bool = False
     """Whether the rewrites that come before cutting have run."""
 
@@ -118,4 +120,4 @@ def verify(step: StepGraph) -> None:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             assert not node.target._schema.is_mutable, f"{node.format_node()} writes in place"
     assert step.loss.meta["val"].numel() == 1
-    assert set(step.new_weights) == set(step.gradients) or not step.new_weights
+    assert set(step.new_weights) - set(step.companions) == set(step.gradients) or not step.new_weights

@@ -179,6 +179,10 @@ def _make_records(step: StepGraph, forward: ForwardLayers) -> tuple[Record, ...]
     for node, layer in forward.layer_of.items():
         for weight in weights_of(node, forward.weight_views):
             readers.setdefault(weight, set()).add(layer)
+    for name, other in step.companions.items():
+        nodes = step.read_weights[name], step.read_weights[other]
+        both = readers.get(nodes[0], set()) | readers.get(nodes[1], set())
+        readers[nodes[0]] = readers[nodes[1]] = both
     names = {node: name for name, node in {**step.read_weights, **step.buffers}.items()}
     groups: dict[tuple[int, ...], list[str]] = {(index,): [] for index in range(len(forward.layers))}
     for node, name in names.items():

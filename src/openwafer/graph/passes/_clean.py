@@ -43,6 +43,13 @@ CONSTANT = WaferOp("wafer.constant")
 """constant(values, shape, dtype): a small tensor written into the graph."""
 
 
+PACKED = WaferOp("wafer.packed")
+"""packed(text, shape, dtype): a larger tensor written into the graph, its bytes compressed."""
+
+ROUND = WaferOp("wafer.round")
+"""round(values, exponent bits, mantissa bits): float32 values rounded to those of a narrower format."""
+
+
 def literal_of(node: fx.Node) -> int | None:
     """The position of the int among a node's arguments that its body takes as an input, if it has one."""
     return node.target.literal if isinstance(node.target, WaferOp) else None

@@ -2,7 +2,7 @@
 
 A node's kind follows from what it depends on:
 
-    begin    the globals alone                                   (learning-rate schedule, bias corrections)
+    begin    the globals and the step's random key alone         (learning-rate schedule, bias corrections)
     local    one record's gradients, weights, state              (a gradient's norm)
     across   values of several records                           (the global norm, found_inf, the new loss scale)
     apply    one record and something from across                (the clipped update)
@@ -57,13 +57,13 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         *step.logs.values(),
     ]
     sources: dict[fx.Node, _Kind] = {}
-    for name, node in step.gradients.items():
-        own = _Kind(frozenset([record_of[name]]), False)
-        sources[node] = own
-        sources[step.weights[name]] = own
-        for entry in step.state[name].values():
-            sources[entry] = own
-    for node in step.globals.values():
+    for name, node in step.weights.items():
+        own = sources[node] = _Kind(frozenset([record_of[name]]), False)
+        if name in step.gradients:
+            sources[step.gradients[name]] = own
+            for entry in step.state[name].values():
+                sources[entry] = own
+    for node in (*step.globals.values(), step.rng):
         sources[node] = _Kind(frozenset(), False)
     nodes = [
         node
@@ -161,7 +161,10 @@ def _new_values(step: StepGraph, record: int, record_of: dict[str, int]) -> tupl
             continue
         for old, new, label in [
             (step.weights[name], node, name),
-            *((step.state[name][key], value, f"{name}/{key}") for key, value in step.new_state[name].items()),
+            *(
+                (step.state[name][key], value, f"{name}/{key}")
+                for key, value in step.new_state.get(name, {}).items()
+            ),
         ]:
             if new is not old:
                 wanted.append(new)

@@ -31,7 +31,7 @@ class Told:
     first_token_s: float
     """From the question to the first token, by this machine's clock."""
     tokens_per_s: float
-    """Of the answer, without the wait for its first token."""
+    """Of the answer after its first token: by the server's clock if it tells, since short answers arrive as one."""
     finish: str
 
 
@@ -50,6 +50,7 @@ def ask(
         response = _send(connection, url, "POST", f"{path}/chat/completions", key, json.dumps(body).encode())
         finish = ""
         usage: dict[str, int] = {}
+        told_s = 0.0
         for line in response:
             if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                 continue
@@ -58,6 +59,7 @@ def ask(
                 raise EngineError(f"{url} broke off: {chunk['error']['message']}")
             choice = chunk["choices"][0]
             usage = chunk.get("usage") or usage
+            told_s = chunk.get("time_info", {}).get("completion_time") or told_s
             finish = choice.get("finish_reason") or finish
             text = choice["delta"].get("reasoning") or choice["delta"].get("content") or ""
             if text:
@@ -74,7 +76,9 @@ def ask(
     now = time.monotonic()
     tokens = usage.get("completion_tokens", 0)
     first = first or now
-    yield Told(tokens, first - began, (tokens - 1) / max(now - first, 1e-9) if tokens > 1 else 0.0, finish)
+    yield Told(
+        tokens, first - began, (tokens - 1) / max(told_s or now - first, 1e-9) if tokens > 1 else 0.0, finish
+    )
 
 
 def find_model(url: str, key: str | None = None) -> str:

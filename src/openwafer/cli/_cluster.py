@@ -1,0 +1,222 @@
+"""`wafer cluster up|down|status|user|system`: run an appliance, and ask how it is."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from openwafer.base import InputError, format_bytes, parse_bytes
+from openwafer.cli._contact import Certificate, TokenFile, client_of
+from openwafer.cli._contact import Cluster as Url
+
+cluster = typer.Typer(help="A cluster that many jobs share.", no_args_is_help=True)
+user = typer.Typer(help="Who may use the appliance of a state folder.", no_args_is_help=True)
+cluster.add_typer(user, name="user")
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="State: jobs, logs, users; default ~/.local/state/openwafer.", show_default=False),
+]
+
+
+@cluster.command("up")
+def up(
+    systems: Annotated[int, typer.Option(help="Compute systems to share.")] = 1,
+    folder: Folder = None,
+    memoryx: Annotated[str, typer.Option(help="ram, disk:/path, or disk:/path,/on/another/disk.")] = "ram",
+    memoryx_bytes: Annotated[
+        str | None,
+        typer.Option(
+            help="What jobs may take there in all; default most of what is free.", show_default=False
+        ),
+    ] = None,
+    compile_slots: Annotated[int, typer.Option(help="Compile jobs at a time.")] = 1,
+    volume: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder that jobs may mount; may be repeated; default any.", show_default=False),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="URL of the job store; default SQLite in the folder.", show_default=False),
+    ] = None,
+    grace_seconds: Annotated[
+        float, typer.Option(help="For a job that is ended to write a checkpoint.")
+    ] = 60.0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8470,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM; needed beyond this machine.", show_default=False)
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.", show_default=False)] = None,
+) -> None:
+    """Bring an appliance up, and stay. Ctrl-C ends the node alone: jobs run on, and the next node takes them over."""
+    from openwafer.appliance import ManagementNode, NodeConfig
+    from openwafer.appliance._users import Users
+    from openwafer.appliance.client import Contact
+    from openwafer.appliance.web import Listen, Service
+
+    state = _state_folder(folder)
+    config = NodeConfig(
+        folder=state,
+        systems=systems,
+        compile_slots=compile_slots,
+        memoryx=memoryx,
+        memoryx_bytes=None if memoryx_bytes is None else parse_bytes(memoryx_bytes),
+        store=store,
+        volumes=tuple(path.expanduser().resolve() for path in volume or ()),
+        grace_s=grace_seconds,
+    )
+    listen = Listen(host=host, port=port, certificate=certificate, key=key)
+    with ManagementNode(config) as node:
+        users = Users(state / "users.json")
+        token_file = state / "token"
+        token = _own_token(users, token_file)
+        service = Service(node, users, listen, importlib.metadata.version("openwafer"))
+        contact = Contact(
+            url=service.url, token=token, certificate=str(certificate.resolve()) if certificate else None
+        )
+
+        def ready() -> None:
+            contact.leave()
+            running = [job for job in node.queue() if job.state not in ("created", "queued")]
+            amounts, _ = node.amounts()
+            _say(
+                f"{amounts.systems} systems, {format_bytes(amounts.memoryx_bytes)} of MemoryX memory in {memoryx}"
+            )
+            if node.queue():
+                _say(
+                    f"taken over: {len(running)} jobs that run, {len(node.queue()) - len(running)} that wait"
+                )
+            _say(f"serving at {service.url}; your token is in {token_file}")
+
+        try:
+            status = service.run(ready, _say)
+        finally:
+            contact.remove()
+        left = [job.id for job in node.queue() if job.state not in ("created", "queued")]
+    if left:
+        _say(
+            f"ended; {len(left)} jobs run on. `wafer cluster up --folder {state}` takes them over, "
+            f"`wafer cluster down --folder {state}` ends them"
+        )
+    else:
+        _say("ended")
+    raise typer.Exit(status)
+
+
+@cluster.command("down")
+def down(
+    folder: Annotated[
+        Path | None, typer.Option(help="Of an appliance whose node has ended already.", show_default=False)
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    certificate: Certificate = None,
+) -> None:
+    """End an appliance: running jobs are interrupted, with a checkpoint, and go on when it is up again."""
+    if folder is None:
+        with client_of(url, token_file, certificate) as client:
+            client.down()
+        typer.echo("going down")
+        return
+    from openwafer.appliance import ManagementNode, NodeConfig
+
+    with ManagementNode(NodeConfig(folder=_state_folder(folder)), paused=True) as node:
+        left = node.drain()
+    if left:
+        raise InputError(f"{len(left)} jobs did not end: {', '.join(job.id for job in left)}")
+    typer.echo("nothing runs any more")
+
+
+@cluster.command("status")
+def status(url: Url = None, token_file: TokenFile = None, certificate: Certificate = None) -> None:
+    """Show what the cluster has, and who has it."""
+    with client_of(url, token_file, certificate) as client:
+        told = client.cluster()
+        where = client.url
+    typer.echo(f"{where}, openwafer {told.version}, as {told.user}{' (administrator)' if told.admin else ''}")
+    table = Table(box=None, pad_edge=False)
+    for title in ("RESOURCE", "IN SERVICE", "FREE"):
+        table.add_column(title)
+    for resource in told.resources:
+        shown = format_bytes if "memory" in resource.name else str
+        table.add_row(resource.name, shown(resource.total), shown(resource.free))
+    for system in told.systems:
+        what = f"out of service: {system.out_of_service}" if system.out_of_service else ""
+        table.add_row(system.name, what, f"has {system.job}" if system.job else "" if what else "free")
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(told.states.items()))
+    typer.echo(f"jobs: {states or 'none'}")
+
+
+@cluster.command("system")
+def system(
+    name: Annotated[str, typer.Argument(help="The system, for example system-1.", show_default=False)],
+    out: Annotated[
+        str | None, typer.Option(help="Take it out of service, for this reason.", show_default=False)
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    certificate: Certificate = None,
+) -> None:
+    """Put a system into service, or out of it; a job that has it goes on."""
+    with client_of(url, token_file, certificate) as client:
+        client.system(name, in_service=out is None, reason=out or "")
+    typer.echo(f"{name} is {'in service' if out is None else 'out of service: ' + out}")
+
+
+@user.command("add")
+def add_user(
+    name: Annotated[str, typer.Argument(help="The user's name.", show_default=False)],
+    admin: Annotated[bool, typer.Option(help="May see and change everybody's jobs.")] = False,
+    folder: Folder = None,
+) -> None:
+    """Make a user, or a new token for one; prints the token, which is kept nowhere."""
+    from openwafer.appliance._users import Users
+
+    typer.echo(Users(_state_folder(folder) / "users.json").add(name, admin=admin))
+
+
+@user.command("remove")
+def remove_user(
+    name: Annotated[str, typer.Argument(help="The user's name.", show_default=False)], folder: Folder = None
+) -> None:
+    """Let a user in no more; jobs stay."""
+    from openwafer.appliance._users import Users
+
+    Users(_state_folder(folder) / "users.json").remove(name)
+    typer.echo(f"{name} is no user any more")
+
+
+def _own_token(users: object, file: Path) -> str:
+    """The token of whoever runs the appliance: an administrator, with the token in a file of the state folder."""
+    from openwafer.appliance._folder import write_whole
+    from openwafer.appliance._users import Users
+
+    assert isinstance(users, Users)
+    if file.exists():
+        token = file.read_text().strip()
+        if users.who(token) is not None:
+            return token
+    token = users.add(getpass.getuser(), admin=True)
+    write_whole(file, token.encode() + b"\n", mode=0o600)
+    return token
+
+
+def _state_folder(folder: Path | None) -> Path:
+    if folder is not None:
+        return folder.expanduser().resolve()
+    base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(base) / "openwafer"
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()

@@ -1,0 +1,94 @@
+"""What a native job of the appliance runs: a recipe that came with it, told of by events in the job's folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from openwafer.base import InputError, WaferError
+from openwafer.cli._recipe import configure
+
+REQUEST = "train.json"
+
+
+class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe below the request's folder, its arguments, and choices of its cluster that are not the appliance's."""
+
+    recipe: str
+    arguments: list[str] = []
+    microbatch: str | None = None
+    recompute: str | None = None
+    shard_vocabulary: str | None = None
+    cluster: dict[str, Any] = {}
+
+    def config(self, folder: Path, run_folder: Path | None = None, **cluster: Any) -> Any:
+        """The RunConfig. folder: where the recipe lies. Raises InputError."""
+        return configure(
+            folder / self.recipe,
+            self.arguments,
+            run_folder,
+            self.microbatch,
+            self.recompute,
+            self.shard_vocabulary,
+            **{**self.cluster, **cluster},
+        )
+
+
+def train_job(
+    request: Annotated[Path, typer.Argument(help="What `wafer submit` wrote.")],
+    systems: Annotated[int, typer.Option()],
+    memoryx: Annotated[str, typer.Option()],
+    threads: Annotated[int, typer.Option()],
+    folder: Annotated[Path, typer.Option()],
+) -> None:
+    """Train a job's recipe, from its last checkpoint if there is one. For the appliance, not for people."""
+    try:
+        interrupted = _train(request, systems, memoryx, threads, folder)
+    except WaferError as error:
+        _tell("result", status="failed", message=str(error))
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if interrupted:
+        raise typer.Exit(130)
+    _tell("result", status="succeeded", message="all steps are done")
+
+
+def _train(request: Path, systems: int, memoryx: str, threads: int, folder: Path) -> bool:
+    from openwafer.cluster.store import list_checkpoints
+    from openwafer.train import fit_config
+
+    asked = msgspec.json.decode(request.read_bytes(), type=TrainRequest)
+    cluster = {"systems": systems, "memoryx": memoryx, "threads": threads}
+    config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
+    resume = bool(list_checkpoints(folder / "checkpoints"))
+    began = False
+
+    def first_step(done: object) -> None:
+        nonlocal began
+        if not began:
+            began = True
+            _tell("state", state="running", message="the first step is done")
+
+    result = fit_config(
+        config, resume=resume, overwrite=not resume, callbacks=[first_step], console=Console(width=120)
+    )
+    return result.interrupted
+
+
+def _tell(kind: str, **fields: Any) -> None:
+    job = os.environ.get("OPENWAFER_JOB")
+    if job is None:
+        raise InputError("train-job runs below an appliance; use `wafer train`, or `wafer submit`")
+    line = msgspec.json.encode({"at": time.time(), "kind": kind, **fields}) + b"\n"
+    fd = os.open(Path(job) / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, line)
+    finally:
+        os.close(fd)

@@ -1,0 +1,267 @@
+"""The parts of a step: which arguments are weights, what belongs to them, and where gradients are cut from the update.
+
+weight      what systems read, or what has a gradient of its own
+state       of the same gradient as a weight, read by its update alone (moments)
+global      a number of the whole job (step, loss scale)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openwafer.base import CirhError
+from openwafer.compat.cirh._batch import Batch, find_batch
+from openwafer.compat.cirh._function import Function, Op
+from openwafer.compat.cirh._kinds import Kind, Kinds, find_kinds
+from openwafer.compat.cirh._rules import REFUSED, RULES
+from openwafer.compat.cirh._splats import split_splats
+
+RESOURCE, ALIAS, INPUT, OUTPUT = "tf.resource_name", "tf.aliasing_output", "cs.input_name", "cs.output_name"
+
+
+@dataclass(slots=True)
+class State:
+    """One argument that lives on from step to step."""
+
+    name: str
+    """The client's name."""
+    value: int
+    new: int
+    """Its value after the step; `value` itself if it does not change."""
+    role: str = ""
+    """weight, state or global."""
+    owner: str = ""
+    """For `state`: the weight that it belongs to."""
+    tensor: str = ""
+    """What checkpoints call it; for a global, the global's name."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """A function, taken apart."""
+
+    function: Function
+    batch: Batch
+    kinds: Kinds
+    inputs: dict[str, int]
+    """Name -> argument."""
+    states: dict[str, State]
+    outputs: dict[str, int]
+    """Name -> value, of results that are no state."""
+    gradients: dict[str, int] = field(default_factory=dict)
+    """Weight (the client's name) -> the value to cut at."""
+
+
+def take_apart(function: Function) -> Parts:
+    """Find batch, weights, gradients and update of a function.
+
+    Raises CirhError for an operation that is not run here, and for an update that no gradient can be cut from.
+    """
+    for op in function.ops:
+        if op.name not in RULES:
+            why = REFUSED.get(op.name, "this operation is not run here")
+            raise CirhError(f"{function.where(op)}: {why}; docs/cirh.md lists the operations that are")
+    function = split_splats(function)
+    inputs = {str(a.attributes[INPUT]): a.value for a in function.arguments if INPUT in a.attributes}
+    aliased = {
+        int(index): str(a.attributes[RESOURCE])
+        for a in function.arguments
+        if RESOURCE in a.attributes and isinstance(index := a.attributes.get(ALIAS), int)
+    }
+    states = {}
+    for argument in function.arguments:
+        if RESOURCE in argument.attributes:
+            name = str(argument.attributes[RESOURCE])
+            index = argument.attributes.get(ALIAS)
+            new = function.results[index].value if isinstance(index, int) else argument.value
+            states[name] = State(name, argument.value, new)
+        elif INPUT not in argument.attributes:
+            raise CirhError(
+                f"{function.text_name}: argument {argument.value} of @{function.name} is neither state "
+                f"({RESOURCE}) nor input ({INPUT})"
+            )
+    outputs = {
+        str(result.attributes.get(OUTPUT, f"output_{index}")): result.value
+        for index, result in enumerate(function.results)
+        if index not in aliased
+    }
+    batch = find_batch(function, list(inputs.values()), lambda name: RULES[name].axes)
+    kinds = find_kinds(function, list(inputs.values()), batch)
+    parts = Parts(function, batch, kinds, inputs, states, outputs)
+    _Cutter(parts).run()
+    _name(parts)
+    return parts
+
+
+class _Cutter:
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.function = parts.function
+        self.made_by: dict[int, Op] = {v: op for op in self.function.ops for v in op.results}
+        self.users: dict[int, list[Op]] = {}
+        for op in self.function.ops:
+            for value in op.operands:
+                self.users.setdefault(value, []).append(op)
+        self.kind = parts.kinds.of
+        self.per_sample = {Kind.SAMPLES, Kind.PARTIAL}
+
+    def run(self) -> None:
+        """Fill `gradients` and the roles of states."""
+        parts = self.parts
+        changed = [state for state in parts.states.values() if state.new != state.value]
+        chains = {state.name: self._chains(state) for state in changed}
+        cuts = self._cuts([chain for found in chains.values() for chain in found])
+        roots_of = {name: {cuts[chain[0]] for chain in found} for name, found in chains.items()}
+        read = self._read_with_samples()
+        groups: dict[int, list[State]] = {}
+        for name, state in parts.states.items():
+            shape = self.function.values[state.value].shape
+            roots = roots_of.get(name, set())
+            if state.value in read and (shape or name.startswith("state.model.")):
+                state.role = "weight"
+            elif not shape and not (len(roots) == 1 and state.value in read):
+                state.role = "global"
+            else:
+                state.role = "state"
+            if state.role != "global":
+                for root in roots:
+                    groups.setdefault(root, []).append(state)
+        self._match(groups, roots_of)
+        self._find_owners()
+
+    def _read_with_samples(self) -> set[int]:
+        """Arguments from which, together with samples, something is computed."""
+        wanted = [
+            value
+            for op in self.function.ops
+            if any(
+                self.kind[result] in self.per_sample and not self._is_sum_of_sums(op) for result in op.results
+            )
+            for value in op.operands
+            if self.kind[value] is Kind.SHARED
+        ]
+        return self._ancestors(wanted)
+
+    def _is_sum_of_sums(self, op: Op) -> bool:
+        """Whether an operation only carries a partial sum on (unscales a gradient), which is the update's affair."""
+        return all(self.kind[value] is not Kind.SAMPLES for value in op.operands)
+
+    def _ancestors(self, values: list[int], within_update: bool = False) -> set[int]:
+        """All that these are made of; `within_update`: not looking through single numbers, nor past gradients."""
+        seen: set[int] = set()
+        stack = list(values)
+        while stack:
+            value = stack.pop()
+            if value in seen or (
+                within_update
+                and (not self.function.values[value].shape or self.kind[value] in self.per_sample)
+            ):
+                continue
+            seen.add(value)
+            if value in self.made_by:
+                stack.extend(self.made_by[value].operands)
+        return seen
+
+    def _chains(self, state: State) -> list[tuple[int, ...]]:
+        """The partial sums that a state's new value is made of, not looking through single numbers (norms, flags); each as the
+        values from where it leaves the samples to where the update reads it."""
+        values = self.function.values
+        looks_at_numbers = not values[state.value].shape
+        found: list[tuple[int, ...]] = []
+        seen: set[int] = set()
+        stack = [state.new]
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            if not values[value].shape and not looks_at_numbers:
+                continue
+            if self.kind[value] in self.per_sample:
+                found.append(self._chain(value))
+            elif value in self.made_by:
+                stack.extend(self.made_by[value].operands)
+        return found
+
+    def _chain(self, value: int) -> tuple[int, ...]:
+        chain = [value]
+        while self.kind[value] is Kind.PARTIAL and value not in self.parts.kinds.roots:
+            sums = [v for v in self.made_by[value].operands if self.kind[v] is Kind.PARTIAL]
+            if len(sums) != 1:
+                break
+            value = sums[0]
+            chain.append(value)
+        return tuple(reversed(chain))
+
+    def _cuts(self, chains: list[tuple[int, ...]]) -> dict[int, int]:
+        """Root -> where its gradient is cut: as far as all that read it go together, past its changes of shape and dtype, but
+        not past what the update does to it with numbers of the job and masks."""
+        common: dict[int, tuple[int, ...]] = {}
+        for chain in chains:
+            known = common.get(chain[0], chain)
+            same = 0
+            while same < min(len(known), len(chain)) and known[same] == chain[same]:
+                same += 1
+            common[chain[0]] = known[:same]
+        cuts = {}
+        for root, chain in common.items():
+            keep = 1
+            for position, value in enumerate(chain[1:], start=1):
+                if self.made_by[value].name not in ("Mul", "Div", "Select"):
+                    keep = position + 1
+            cuts[root] = chain[keep - 1]
+        return cuts
+
+    def _match(self, groups: dict[int, list[State]], roots_of: dict[str, set[int]]) -> None:
+        parts, values = self.parts, self.function.values
+        for root, members in groups.items():
+            fitting = [
+                state
+                for state in members
+                if roots_of[state.name] == {root}
+                and values[state.value].shape == values[root].shape
+                and values[state.value].element != "i1"
+            ]
+            weights = [state for state in fitting if state.role == "weight"] or fitting
+            if not weights:
+                names = ", ".join(state.name for state in members[:3])
+                raise CirhError(
+                    f"{self._where(root)}: the updates of {names} share this sum over the batch, which is the gradient of "
+                    "no single weight of its shape; such an update is not run here"
+                )
+            weight = min(weights, key=lambda state: (not state.name.startswith("state.model."), state.value))
+            weight.role = "weight"
+            parts.gradients[weight.name] = root
+            for state in members:
+                if state is not weight and roots_of[state.name] == {root}:
+                    state.owner = weight.name
+
+    def _find_owners(self) -> None:
+        """State without a gradient of its own (a mask that is drawn anew) belongs to the weight whose update reads it."""
+        parts = self.parts
+        readers: dict[int, str] = {}
+        for name in parts.gradients:
+            state = parts.states[name]
+            for value in self._ancestors([state.new], within_update=True):
+                readers.setdefault(value, name)
+        for state in parts.states.values():
+            if state.owner or state.name in parts.gradients or state.role == "global":
+                continue
+            state.owner = readers.get(state.value, "")
+            if state.role == "state" and not state.owner:
+                state.role = "weight"
+
+    def _where(self, value: int) -> str:
+        return self.function.where(self.made_by[value]) if value in self.made_by else self.function.text_name
+
+
+def _name(parts: Parts) -> None:
+    """What plans and checkpoints call each state: weights and globals by the client's name, state under its weight."""
+    used: set[str] = set()
+    for state in parts.states.values():
+        state.tensor = state.name
+        if state.role == "state":
+            state.tensor = f"{state.owner}/{state.name.rpartition('.')[2]}"
+            if state.tensor in used:
+                state.tensor = f"{state.owner}/{state.name}"
+            used.add(state.tensor)
