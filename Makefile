@@ -24,6 +24,7 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps -c constraints.txt cerebras_appliance
 	touch $@
 
 clean:

@@ -60,10 +60,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     kind = request.param
     url = sqlite_url(tmp_path / "jobs.sqlite") if kind == "sqlite" else request.getfixturevalue("postgres")
     opened = Store(url)
+    _empty(opened)
     yield opened
-    with opened._transaction("empty") as connection:
-        connection.exec_driver_sql("DELETE FROM wafer_jobs")
+    _empty(opened)
     opened.close()
+
+
+def _empty(store: Store) -> None:
+    with store._transaction("empty") as connection:
+        connection.exec_driver_sql("DELETE FROM wafer_jobs")
 
 
 def job(id: str, created: float, **changes: object) -> Job:

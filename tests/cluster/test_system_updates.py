@@ -216,7 +216,9 @@ def _updates(stages: int) -> Updates:
         shard=0,
         start_step=0,
         ledger=Ledger([0], _Quiet(), 5.0),
-        updater=SimpleNamespace(begin=lambda: None, across=lambda: None, finish=lambda: {}, global_values={}),
+        updater=SimpleNamespace(
+            begin=lambda step: None, across=lambda: None, finish=lambda: {}, global_values={}
+        ),
         store=SimpleNamespace(
             indices=(0,), keep=lambda *_: None, stats=SimpleNamespace(bytes_read=0, bytes_written=0)
         ),

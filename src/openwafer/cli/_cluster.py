@@ -6,8 +6,9 @@ import getpass
 import importlib.metadata
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +17,11 @@ from rich.table import Table
 from openwafer.base import InputError, format_bytes, parse_bytes
 from openwafer.cli._contact import Certificate, TokenFile, client_of
 from openwafer.cli._contact import Cluster as Url
+
+if TYPE_CHECKING:
+    from openwafer.appliance import ManagementNode
+    from openwafer.appliance._users import Users
+    from openwafer.compat.appliance import ClientDoor
 
 cluster = typer.Typer(help="A cluster that many jobs share.", no_args_is_help=True)
 user = typer.Typer(help="Who may use the appliance of a state folder.", no_args_is_help=True)
@@ -55,6 +61,17 @@ def up(
         Path | None, typer.Option(help="PEM; needed beyond this machine.", show_default=False)
     ] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.", show_default=False)] = None,
+    client_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port on 127.0.0.1 for the vendor's training client; default 9000, or any.",
+            show_default=False,
+        ),
+    ] = None,
+    client_python: Annotated[
+        Path | None,
+        typer.Option(help="Interpreter of its input workers; default the client's own.", show_default=False),
+    ] = None,
 ) -> None:
     """Bring an appliance up, and stay. Ctrl-C ends the node alone: jobs run on, and the next node takes them over."""
     from openwafer.appliance import ManagementNode, NodeConfig
@@ -74,11 +91,15 @@ def up(
         grace_s=grace_seconds,
     )
     listen = Listen(host=host, port=port, certificate=certificate, key=key)
-    with ManagementNode(config) as node:
+    with ExitStack() as stack:
+        node = stack.enter_context(ManagementNode(config))
         users = Users(state / "users.json")
         token_file = state / "token"
         token = _own_token(users, token_file)
         service = Service(node, users, listen, importlib.metadata.version("openwafer"))
+        door = _client_door(node, users, client_port, client_python)
+        if door is not None:
+            stack.enter_context(door)
         contact = Contact(
             url=service.url, token=token, certificate=str(certificate.resolve()) if certificate else None
         )
@@ -94,6 +115,12 @@ def up(
                 _say(
                     f"taken over: {len(running)} jobs that run, {len(node.queue()) - len(running)} that wait"
                 )
+            if door is None:
+                _say(
+                    "the vendor's training client is not served: its messages are not installed (docs/client.md)"
+                )
+            else:
+                _say(f"for the vendor's training client: mgmt_address={door.address!r}")
             _say(f"serving at {service.url}; your token is in {token_file}")
 
         try:
@@ -109,6 +136,15 @@ def up(
     else:
         _say("ended")
     raise typer.Exit(status)
+
+
+@cluster.command("client-token")
+def print_client_token(url: Url = None, token_file: TokenFile = None) -> None:
+    """Print what the vendor's training client takes as CSAUTH_TOKEN, for an account that is not the appliance's own."""
+    from openwafer.appliance.client import Contact
+    from openwafer.compat.appliance import client_token
+
+    typer.echo(client_token(Contact.find(url, token_file, None).token))
 
 
 @cluster.command("down")
@@ -193,6 +229,32 @@ def remove_user(
 
     Users(_state_folder(folder) / "users.json").remove(name)
     typer.echo(f"{name} is no user any more")
+
+
+def _client_door(
+    node: ManagementNode, users: Users, port: int | None, python: Path | None
+) -> ClientDoor | None:
+    """The server for the vendor's training client; None where the messages that it speaks are not installed."""
+    from openwafer.compat.appliance import PORT, Caller, ClientDoor, wheel
+
+    try:
+        wheel()
+    except InputError:
+        if port is not None:
+            raise
+        return None
+
+    def who_is(token: str) -> Caller | None:
+        found = users.who(token)
+        return Caller(found.name, found.admin) if found is not None else None
+
+    chosen = str(python.expanduser().absolute()) if python is not None else ""
+    try:
+        return ClientDoor(node, who_is, PORT if port is None else port, client_python=chosen)
+    except InputError:
+        if port is not None:
+            raise
+        return ClientDoor(node, who_is, 0, client_python=chosen)
 
 
 def _own_token(users: object, file: Path) -> str:

@@ -142,9 +142,10 @@ def _sources(recipe: Path) -> dict[str, bytes]:
     folder = recipe.resolve().parent
     found = {recipe.name: recipe.resolve()}
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(folder):
-            found[str(Path(file).resolve().relative_to(folder))] = Path(file)
+        file = Path(getattr(module, "__file__", None) or "")
+        # Some modules only pretend to have a file, with a name that is not a whole path.
+        if file.suffix == ".py" and file.is_absolute() and file.resolve().is_relative_to(folder):
+            found[str(file.resolve().relative_to(folder))] = file
     try:
         return {name: path.read_bytes() for name, path in found.items()}
     except OSError as error:

@@ -64,7 +64,10 @@ def _train(request: Path, systems: int, memoryx: str, threads: int, folder: Path
     from openwafer.cluster.store import list_checkpoints
     from openwafer.train import fit_config
 
-    asked = msgspec.json.decode(request.read_bytes(), type=TrainRequest)
+    try:
+        asked = msgspec.json.decode(request.read_bytes(), type=TrainRequest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InputError(f"{request} cannot be read: {error}; `wafer submit` writes it") from None
     cluster = {"systems": systems, "memoryx": memoryx, "threads": threads}
     config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
     resume = bool(list_checkpoints(folder / "checkpoints"))
@@ -85,7 +88,7 @@ def _train(request: Path, systems: int, memoryx: str, threads: int, folder: Path
 def _tell(kind: str, **fields: Any) -> None:
     job = os.environ.get("OPENWAFER_JOB")
     if job is None:
-        raise InputError("train-job runs below an appliance; use `wafer train`, or `wafer submit`")
+        return
     line = msgspec.json.encode({"at": time.time(), "kind": kind, **fields}) + b"\n"
     fd = os.open(Path(job) / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

@@ -83,7 +83,7 @@ def train(
         plan=plan,
         seed=seed,
         start=str(start),
-        store_folders=(str(folder / "store"),),
+        store_folders=tuple(str(folder / f"store{shard}") for shard, _ in enumerate(plan.memoryx_records)),
         threads=1,
         stall_s=60.0,
     )

@@ -210,9 +210,9 @@ def sends_a_pickle():
     time.sleep(1000)
 
 
-def gives_a_slot_twice():
-    for index in (2, 3):
-        os.write(channel(), struct.pack("<cQQI", b"B", 12, index, 0))
+def gives_a_batch_twice():
+    for slot in (0, 1):
+        os.write(channel(), struct.pack("<cQQI", b"B", 12, 2, slot))
     time.sleep(1000)
 
 

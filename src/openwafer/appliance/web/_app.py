@@ -31,6 +31,7 @@ from openwafer.appliance._views import (
     SystemChange,
     SystemView,
 )
+from openwafer.appliance.dashboard import Dashboard, dashboard_routes
 from openwafer.appliance.web._access import administrator, caller, own
 from openwafer.appliance.web._errors import HttpError, answer
 from openwafer.appliance.web._export import archive
@@ -50,7 +51,8 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
     """The application. `app.state.leaving` (an asyncio.Event) ends streams that follow; `app.state.down` is set by
     POST /v1/cluster/down and says that the server is to interrupt its jobs and end.
     """
-    metrics = Metrics(node)
+    dashboard = Dashboard(node, version)
+    metrics = Metrics(node, dashboard)
 
     async def cluster(request: Request, user: User) -> Response:
         total, free = await asyncio.to_thread(node.amounts)
@@ -204,7 +206,7 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
         return _json({"status": "ok", "version": version})
 
     async def metrics_text(request: Request, user: User) -> Response:
-        text = await asyncio.to_thread(metrics.text)
+        text = await asyncio.to_thread(metrics.text, user)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(request: Request) -> Response:
@@ -231,6 +233,7 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
             Route(f"{one}/plan", guarded(plan)),
             Route(f"{one}/files/{{name:path}}", guarded(file)),
             Route(f"{one}/export", guarded(export)),
+            *dashboard_routes(node, dashboard, guarded, find),
         ],
         exception_handlers={HTTPException: answer, WaferError: answer, Exception: answer},
     )

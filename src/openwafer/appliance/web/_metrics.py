@@ -14,20 +14,25 @@ from prometheus_client.registry import Collector
 
 from openwafer.appliance._node import ManagementNode
 from openwafer.appliance._queue import RESOURCES
+from openwafer.appliance._users import User
+from openwafer.appliance.dashboard import Dashboard, JobNumbers
 
 
 @final
 class Metrics:
     """The exposition of one node."""
 
-    def __init__(self, node: ManagementNode) -> None:
+    def __init__(self, node: ManagementNode, dashboard: Dashboard) -> None:
+        self._dashboard = dashboard
         self._registry = CollectorRegistry()
         self._registry.register(_NodeNumbers(node))
         ProcessCollector(registry=self._registry)
 
-    def text(self) -> bytes:
-        """What Prometheus reads."""
-        return generate_latest(self._registry)
+    def text(self, user: User) -> bytes:
+        """What Prometheus reads with this user's token: the cluster's numbers, and those of the running jobs that are his."""
+        jobs = CollectorRegistry()
+        jobs.register(JobNumbers(self._dashboard, user))
+        return generate_latest(self._registry) + generate_latest(jobs)
 
 
 class _NodeNumbers(Collector):

@@ -35,7 +35,7 @@ class MemoryXRole:
         except BaseException:
             store.close()
             raise
-        updater = Updater(job.plan, globals)
+        updater = Updater(job.plan, globals, job.seed)
         self.shared = Shared(job, shard, endpoints, store, updater, step)
         self.streams = [WeightStream(self.shared, stage) for stage in range(job.plan.stages)]
         self.updates = Updates(self.shared)

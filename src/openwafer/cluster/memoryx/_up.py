@@ -15,7 +15,6 @@ import torch
 
 from openwafer.artifact import gradient_order, load_order, systems_of_stage
 from openwafer.cluster._job import system_role
-from openwafer.cluster._kernels import mix
 from openwafer.cluster._memory import gradients as gradient_views
 from openwafer.cluster._memory import stored_state, stored_weights
 from openwafer.cluster._messages import Step, Updated
@@ -74,7 +73,7 @@ class Updates:
         self.shared.ledger.wait_completed(step.number)
         with self._lock:
             if self._begun == step.number:
-                self.shared.updater.begin(mix(self.shared.job.seed, step.number))
+                self.shared.updater.begin(step.number)
                 self._begun = step.number + 1
                 self._kept.begin()
 

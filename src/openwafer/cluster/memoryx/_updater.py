@@ -9,7 +9,7 @@ import torch
 
 from openwafer.artifact import Call, Plan
 from openwafer.cluster._execute import Compiled, compile_body
-from openwafer.cluster._kernels import Kernels
+from openwafer.cluster._kernels import Kernels, mix
 
 RNG = "rng"
 """The name under which an update reads the step's random key."""
@@ -18,12 +18,13 @@ RNG = "rng"
 class Updater:
     """Runs the calls of `plan.update` and keeps the globals.
 
-    `begin(key)` once per step, then `before` and `apply` per record, `across` when every `before` has run, `finish` last.
+    `begin(step)` once per step, then `before` and `apply` per record, `across` when every `before` has run, `finish` last.
     Values made for the step are kept by name until `finish`.
     """
 
-    def __init__(self, plan: Plan, globals: Mapping[str, float]) -> None:
+    def __init__(self, plan: Plan, globals: Mapping[str, float], seed: int = 0) -> None:
         self.plan = plan
+        self._seed = seed
         self.update = plan.update
         self._kernels = Kernels(torch.device("cpu"))
         self._compiled: dict[str, Compiled] = {}
@@ -36,9 +37,9 @@ class Updater:
         self._scalars: dict[str, torch.Tensor] = {}
         self._made_before: set[str] = set()
 
-    def begin(self, key: int = 0) -> None:
-        """Compute what depends on the globals alone. key: what random operators of the update draw from."""
-        self._scalars = {**self.globals, RNG: torch.tensor(key)}
+    def begin(self, step: int = 0) -> None:
+        """Compute what depends on the globals alone, and the key from which random operators of the step's update draw."""
+        self._scalars = {**self.globals, RNG: torch.tensor(mix(self._seed, step))}
         self._made_before = set()
         self._run(self.update.begin, {})
 

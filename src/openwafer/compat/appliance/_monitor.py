@@ -53,7 +53,7 @@ class Monitor:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._failure: Verdict | None = None
-        self._polls = 0
+        self._polls = self._releases = 0
         self._closed = False
 
     @property
@@ -70,21 +70,27 @@ class Monitor:
         """The failure; RELIEVED as soon as another poll waits too; CLEAN after `timeout_s`, or when nothing can fail any more."""
         with self._changed:
             self._polls += 1
-            mine = self._polls
+            mine, releases = self._polls, self._releases
             self._changed.notify_all()
             end = time.monotonic() + timeout_s
-            while self._failure is None and self._polls == mine and not self._closed:
+            while (
+                self._failure is None
+                and self._polls == mine
+                and self._releases == releases
+                and not self._closed
+            ):
                 left = end - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
             if self._failure is not None:
                 return self._failure
-            return RELIEVED if self._polls != mine else CLEAN
+            # A poll that was relieved sleeps before it looks up again; one that was let go does so at once.
+            return RELIEVED if self._polls != mine and self._releases == releases else CLEAN
 
     def release(self) -> None:
         """Let the polls that wait go, as nothing has failed: a client that has finished its run waits for them."""
         with self._changed:
-            self._polls += 1
+            self._releases += 1
             self._changed.notify_all()
 
     def close(self) -> None:

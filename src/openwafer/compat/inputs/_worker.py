@@ -167,10 +167,15 @@ class Worker:
             return
         slot, self._held = self._held, None
         self._lent.discard(slot)
+        frame = _HEADER.pack(b"R", _SLOT.size) + _SLOT.pack(slot)
         try:
-            self._channel.sendall(_HEADER.pack(b"R", _SLOT.size) + _SLOT.pack(slot))
+            sent = self._channel.send(frame, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
         except OSError:
             return  # it has ended; whoever listens knows why
+        if sent != len(frame):  # thousands of these have room: it does not read them, and would block us
+            self._process.kill()
 
     # --- what it says -----------------------------------------------------------------------------------
 
@@ -237,9 +242,7 @@ class Worker:
     def _take_batch(self, index: int, slot: int) -> None:
         with self._changed:
             if index != self._promised or slot >= self._slots.count or slot in self._lent:
-                raise _Broken(
-                    f"batch {index} in slot {slot}, where batch {self._promised} and a free slot were due"
-                )
+                raise _Broken(f"{index} in slot {slot}, where {self._promised} and a free slot were due")
             self._promised += 1
             self._lent.add(slot)
             self._ready.append((index, slot))

@@ -1,0 +1,208 @@
+"""The vendor's client, played by the wheel's own stubs, compiles and trains a program that the real one wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("grpc")
+pytest.importorskip("cerebras.appliance")
+
+import grpc
+from stub_client import Client, Coordinator, appliance, golden, wait_until
+
+from openwafer.appliance import ManagementNode
+
+LOSS = "output_loss"
+WEIGHT = "state.model.fc1.weight"
+STEPS = 4
+
+
+class Cluster:
+    """One appliance for all tests of this file, and the program compiled on it."""
+
+    def __init__(self, node: ManagementNode, client: Client) -> None:
+        self.node, self.client = node, client
+        self.compiled = client.compile(golden("mlp_float16"), batch=16)
+
+    def weights(self, coordinator: Coordinator, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Send a value for every tensor: weights by stream, the rest as one number each. What was sent."""
+        generator = torch.Generator().manual_seed(seed)
+        sent = {}
+        for name, number in coordinator.expected().items():
+            if name.startswith("state.model."):
+                sent[name] = torch.randn(SHAPES[name], generator=generator) * 0.1
+                coordinator.send(name, sent[name])
+            elif "exp_avg" in name:
+                shape = SHAPES[_WEIGHT_OF[name.split(".")[3]]]
+                coordinator.fill(number, list(shape), torch.tensor(0.0))
+            elif "power" in name:
+                coordinator.fill(number, [], torch.tensor(1.0))
+            elif name.endswith("loss_scale"):
+                coordinator.fill(number, [], torch.tensor(1024.0))
+            else:
+                coordinator.fill(number, [], torch.tensor(0))
+        return sent
+
+    def started(self, steps: int = STEPS, **run: Any) -> tuple[str, Coordinator]:
+        job, coordinator = self.client.execute(self.compiled)
+        coordinator.run(steps, **run)
+        self.weights(coordinator)
+        coordinator.call("UnaryStartStreaming")
+        return job, coordinator
+
+
+SHAPES = {
+    "state.model.fc1.weight": (64, 32),
+    "state.model.fc1.bias": (64,),
+    "state.model.fc2.weight": (64, 64),
+    "state.model.fc2.bias": (64,),
+    "state.model.fc3.weight": (10, 64),
+    "state.model.fc3.bias": (10,),
+}
+_WEIGHT_OF = dict(zip("012345", SHAPES, strict=True))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with appliance(tmp_path_factory.mktemp("state")) as (node, door):
+        yield Cluster(node, Client(door.address))
+
+
+def test_a_program_trains_and_gives_out_losses_and_weights(cluster: Cluster) -> None:
+    """The whole observed flow: compile, execute, weights, steps, outputs, checkpoint, repository, goodbye."""
+    job, coordinator = cluster.started(checkpoint_every=2)
+    losses = [coordinator.output(step, LOSS).item() for step in range(STEPS)]
+    after_two = coordinator.output(1, WEIGHT)
+    at_end = coordinator.output(STEPS - 1, WEIGHT)
+    assert coordinator.call("UnaryFinalize").code == 0
+    coordinator.call("UnaryMoveToPTR", tensor_name=WEIGHT, ptid=7)
+    kept = coordinator.from_repository(7)
+    cluster.client.call("CancelJobV2", job_id=job, job_status="JOB_STATUS_SUCCEEDED", message="success")
+    coordinator.call("UnaryDone")
+    wait_until(lambda: cluster.node.job(job).is_final)
+
+    assert all(1.5 < loss < 4.0 for loss in losses)
+    assert after_two.shape == (64, 32)
+    assert not torch.equal(after_two, at_end)
+    assert torch.equal(kept, at_end)
+    assert cluster.node.job(job).state == "succeeded"
+    assert cluster.node.job(job).labels == {"team": "tests"}
+
+
+def test_a_run_that_goes_on_from_the_repository_equals_one_that_never_stopped(cluster: Cluster) -> None:
+    """PTR: weights stay on the appliance between sessions, and no value changes on the way."""
+    _, straight = cluster.started(steps=4)
+    [straight.output(step, LOSS) for step in range(4)]
+    straight.call("UnaryFinalize")
+    straight.call("UnaryMoveToPTR", tensor_name=WEIGHT, ptid=1)
+    expected = straight.from_repository(1)
+    straight.call("UnaryDone")
+
+    _, parted = cluster.started(steps=2)
+    names = list(parted.expected())
+    parted.call("UnaryFinalize")
+    for number, name in enumerate(names):
+        parted.call("UnaryMoveToPTR", tensor_name=name, ptid=number)
+    parted.call("UnaryLoad", cache_compile_dir=cluster.compiled.cache_compile_dir)
+    parted.run(2, builder="later_batches")
+    for number, name in enumerate(names):
+        parted.call("UnaryCarryOverFromPTR", tensor_name=name, ptid=number)
+    parted.call("UnaryStartStreaming")
+    parted.call("UnaryFinalize")
+    parted.call("UnaryMoveToPTR", tensor_name=WEIGHT, ptid=99)
+    found = parted.from_repository(99)
+    parted.call("UnaryDone")
+
+    assert torch.equal(found, expected)
+
+
+def test_the_second_compile_of_a_program_finds_the_first(cluster: Cluster) -> None:
+    """The cache is keyed by the program's text and its options, so nothing is planned twice."""
+    again = cluster.client.compile(golden("mlp_float16"), batch=16)
+
+    assert again.cache_compile_dir == cluster.compiled.cache_compile_dir
+
+
+def test_a_program_that_cannot_be_run_here_is_refused_with_its_place(cluster: Cluster) -> None:
+    """The client shows the text of INTERNAL to its user as a compile error."""
+    text = golden("mlp_float16").replace("cirh.Relu", "cirh.DLowRankScan")
+
+    with pytest.raises(grpc.RpcError) as error:
+        cluster.client.compile(text, batch=16)
+
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert "DLowRankScan" in error.value.details()
+    assert "cirh.mlir:" in error.value.details()
+
+
+def test_a_weight_of_another_shape_is_refused_by_name(cluster: Cluster) -> None:
+    """It would be found much later otherwise, inside a kernel."""
+    _, coordinator = cluster.client.execute(cluster.compiled)
+    coordinator.run(1)
+
+    with pytest.raises(grpc.RpcError) as error:
+        coordinator.send(WEIGHT, torch.zeros(3, 4))
+    coordinator.call("UnaryDone")
+
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"{WEIGHT} came with shape [3, 4]; the program declares [64, 32]" in error.value.details()
+
+
+def test_streaming_does_not_begin_before_every_weight_has_come(cluster: Cluster) -> None:
+    """Training from memory that nobody filled would go on silently."""
+    _, coordinator = cluster.client.execute(cluster.compiled)
+    coordinator.run(1)
+
+    with pytest.raises(grpc.RpcError) as error:
+        coordinator.call("UnaryStartStreaming")
+    coordinator.call("UnaryDone")
+
+    assert "tensors of the program have not come" in error.value.details()
+
+
+def test_an_error_of_the_data_pipeline_reaches_the_client_by_its_long_poll(cluster: Cluster) -> None:
+    """The client waits for outputs and watches for failures; both must hear the reason, and the job ends as failed."""
+    job, coordinator = cluster.started(builder="broken")
+
+    verdict = coordinator.call("UnaryMonitorError", poll_seconds=30)
+    with pytest.raises(grpc.RpcError) as error:
+        coordinator.output(3, LOSS)
+    coordinator.call("UnaryDone")
+    wait_until(lambda: cluster.node.job(job).is_final)
+
+    assert "ends in the middle of a line" in verdict.message
+    assert "ends in the middle of a line" in error.value.details()
+    assert cluster.node.job(job).state == "failed"
+
+
+def test_a_job_whose_client_is_gone_ends_with_its_lease(tmp_path: Path) -> None:
+    """A killed client tells nobody; without heartbeats its systems must become free."""
+    with appliance(tmp_path / "state", lease_s=3.0) as (node, door):
+        client = Client(door.address)
+        compiled = client.compile(golden("mlp_float16"), batch=16)
+        job, coordinator = client.execute(compiled)
+        beats = client.beat(job)
+        Cluster.weights(None, coordinator)  # type: ignore[arg-type]
+        wait_until(lambda: node.job(job).state == "running")
+        beats.set()
+        wait_until(lambda: node.job(job).is_final)
+
+        assert node.job(job).state == "cancelled"
+        assert "no heartbeat" in node.job(job).reason
+
+
+def test_cancelling_ends_a_run_in_the_middle(cluster: Cluster) -> None:
+    """Ctrl-C in the client: CancelJobV2, while a step is under way."""
+    job, coordinator = cluster.started(steps=1000, builder="slow")
+    coordinator.output(0, LOSS)
+
+    cluster.client.call("CancelJobV2", job_id=job, job_status="JOB_STATUS_CANCELLED", message="Ctrl-C")
+    wait_until(lambda: cluster.node.job(job).is_final)
+
+    assert cluster.node.job(job).state == "cancelled"
+    assert cluster.node.job(job).reason == "Ctrl-C"
