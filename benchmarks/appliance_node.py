@@ -5,8 +5,9 @@
 `wafer cluster up` is a process of its own, with SQLite on the disk of --folder. One job has the only system and writes
 --lines lines a second; --jobs jobs wait for it, and --followers clients, in one other process, read its log as it grows.
 Meanwhile somebody lists the queue once a second. CPU is that of the node's process, as a share of one core, over --seconds;
-memory is the largest that the process had. A submission is one POST, answered when the job is safe on the disk; `start` is
-from the end of the running job to the start of the next one's process.
+memory is the largest that the process had. A line's way is from its writing to the coming of the piece that it ends. A
+submission is one POST, answered when the job is safe on the disk; `start` is from the end of the running job to the start of
+the next one's process.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from appliance_cases import (
 )
 
 from openwafer.appliance import ManagementNode
-from openwafer.base import InputError, JobNotFoundError, StorageError
+from openwafer.base import EngineError, InputError, JobNotFoundError, StorageError
 
 
 @pytest.fixture
@@ -321,6 +321,46 @@ def test_a_step_that_could_not_be_written_down_is_done_again(
     (node.folder(job.id).path / "go").touch()
     assert wait_for(node, job.id).state == "succeeded"
     assert len(refused) == 5
+
+
+def test_a_start_that_the_machine_refuses_is_tried_again(
+    node: ManagementNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without room or processes for a moment is no reason to fail a job that waited for hours."""
+    start, refused = node._supervisor._engine.start, []
+
+    def refuse_once(*arguments: object) -> None:
+        if not refused:
+            refused.append(arguments)
+            raise EngineError("no more processes")
+        start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("openwafer.appliance._supervisor._RETRY_S", 0.1)
+    monkeypatch.setattr(node._supervisor._engine, "start", refuse_once)
+    job = node.submit(shell("true"))
+    assert wait_for(node, job.id).state == "succeeded"
+    assert refused
+    reasons = [event["message"] for event in node.events(job.id)[0]]
+    assert "will be tried again: no more processes" in reasons
+
+
+def test_nothing_that_fails_in_a_round_ends_the_node(
+    node: ManagementNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose thread is gone would take jobs and never start them."""
+    look, broken = node._supervisor._engine.look, []
+
+    def break_a_few_times(*arguments: object) -> object:
+        if len(broken) < 3:
+            broken.append(arguments)
+            raise ValueError("our bug")
+        return look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("openwafer.appliance._supervisor._RETRY_S", 0.1)
+    monkeypatch.setattr(node._supervisor._engine, "look", break_a_few_times)
+    job = node.submit(shell("true"))
+    assert wait_for(node, job.id).state == "succeeded"
+    assert len(broken) == 3
 
 
 def test_memoryx_on_disk_is_a_folder_of_the_job_that_goes_with_it(tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         ManagementNode(config(tmp_path / "state")) as node,
-        pytest.raises(InputError, match="is in use; choose another --port"),
+        pytest.raises(InputError, match="is in use, perhaps by another server; choose another with --port"),
     ):
         Service(node, users, Listen(port=taken.getsockname()[1]), "1")
 

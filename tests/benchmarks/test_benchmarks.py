@@ -332,6 +332,15 @@ class Parsed(Exception):  # noqa: N818 - no error: the command line is understoo
     """Ends a script when its options are read."""
 
 
+def test_a_management_node_has_every_figure_and_its_followers_miss_nothing(bench: Bench) -> None:
+    """Small numbers, the same way: a node of its own, jobs that wait, a log that grows and is read."""
+    ran = bench("appliance_node", "--jobs", "3", "--followers", "2", "--seconds", "1", apart={"follow"})
+
+    assert (ran.figures["jobs"], ran.figures["followers"], ran.figures["missing"]) == (3, 2, 0)
+    assert all(ran.figures[name] > 0 for name in ("submissions_per_s", "cpu", "rss", "list_s", "delay_s"))
+    assert ran.row("memory of the node, MiB")["measured"] == mib(ran.figures["rss"])
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_commands_in_a_scripts_help_are_ones_that_it_takes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, script: str

@@ -19,11 +19,18 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import openwafer.appliance._users
+import openwafer.appliance.client
+import openwafer.appliance.web
+import openwafer.cli._cluster
 import openwafer.cluster
 import openwafer.serve.bench
 import openwafer.serve.client
 import openwafer.serve.service
 import openwafer.train
+from openwafer.appliance import Job, JobSpec
+from openwafer.appliance.client import Contact
+from openwafer.appliance.web import Cluster
 from openwafer.base import InputError
 from openwafer.cli._app import app
 from openwafer.serve.service import ServiceConfig
@@ -129,6 +136,60 @@ def test_the_documents_python_and_the_examples_run(tmp_path):
 # --- commands ---------------------------------------------------------------------------------------------
 
 
+def stand_in_for_an_appliance(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[int]:
+    """One that takes everything and has one job, asked and brought up without a process.
+
+    Returns a list that gets the systems of every cluster that is brought up and of every job that is submitted.
+    """
+    systems: list[int] = []
+
+    def submit(spec: JobSpec, *_: object) -> Job:
+        systems.append(spec.systems)
+        return job
+
+    def configure(**fields: object) -> SimpleNamespace:
+        systems.append(fields.get("systems", 1))
+        return SimpleNamespace(**fields)
+
+    job = Job(
+        id="wsjob-a",
+        spec=JobSpec(kind="train", command=("true",)),
+        state="succeeded",
+        user="ann",
+        priority=299,
+        created=0.0,
+        order=0.0,
+    )
+    cluster = Cluster(version="", user="ann", admin=True, resources=[], systems=[], states={}, memoryx="ram")
+    answers: dict[str, object] = {
+        "url": "http://127.0.0.1:1",
+        "jobs": lambda **_: [job],
+        "cluster": lambda: cluster,
+    }
+    answers["submit"] = submit
+    for name in ("job", "cancel", "label", "prioritise"):
+        answers[name] = lambda *args, **_: job
+    for name, answer in (("down", None), ("system", cluster), ("log", []), ("follow_log", []), ("export", 1)):
+        answers[name] = lambda *args, answer=answer, **_: answer
+    node = SimpleNamespace(queue=list, drain=list)
+    service = SimpleNamespace(url="http://127.0.0.1:1", run=lambda ready, say: 0)
+    users = SimpleNamespace(who=lambda token: None, add=lambda *args, **_: "token", remove=lambda name: None)
+    contact = Contact(url="http://127.0.0.1:1", token="token")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    (folder / "state" / "openwafer").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(Contact, "find", lambda *args: contact)
+    monkeypatch.setattr(
+        openwafer.appliance.client, "Client", lambda *args: nullcontext(SimpleNamespace(**answers))
+    )
+    monkeypatch.setattr(openwafer.appliance, "NodeConfig", configure)
+    monkeypatch.setattr(openwafer.appliance, "ManagementNode", lambda *args, **_: nullcontext(node))
+    monkeypatch.setattr(openwafer.appliance.web, "Service", lambda *args: service)
+    monkeypatch.setattr(openwafer.appliance._users, "Users", lambda *args: users)
+    monkeypatch.setattr(openwafer.cli._cluster, "_own_token", lambda *args: "token")
+    monkeypatch.setattr(openwafer.cli._cluster, "_client_door", lambda *args: None)
+    return systems
+
+
 @pytest.mark.parametrize("line", WAFER_LINES)
 def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     """The real command with its real options and recipe; only the work behind it is left out."""
@@ -159,11 +220,14 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     monkeypatch.setattr(openwafer.serve.client, "find_model", lambda *args: "model")
     measured = SimpleNamespace(levels=[], remarks=list, failure="", interrupted=False, save=lambda path: None)
     monkeypatch.setattr(openwafer.serve.bench, "measure_load", lambda *args, **kwargs: measured)
+    shared = stand_in_for_an_appliance(monkeypatch, ran)
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     monkeypatch.chdir(ran)
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:
         words.append("runs/gpt-small")  # named without its argument in running text
+    elif words[-1] in ("--client-python", "add"):
+        words.append("name")  # so are these
     elif len(words) == 1 or (words[0] in ("csl", "fabric") and len(words) == 2):
         words.append("--help")
 
@@ -171,7 +235,11 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
 
     assert result.exit_code == 0, f"{line}: {result.output}{result.exception}"
     if "--systems" in words:
-        systems = served[0].systems if words[0] == "serve" else asked[0].cluster.systems
+        systems = (
+            *(config.systems for config in served),
+            *(config.cluster.systems for config in asked),
+            *shared,
+        )[0]
         assert systems == int(words[words.index("--systems") + 1])
     if len(words) > 1 and words[0] in ("train", "plan") and "--help" not in words:
         assert len(asked) == 1

@@ -8,14 +8,14 @@ next node takes them over.
 """
 
 from openwafer.appliance._config import NodeConfig
-from openwafer.appliance._engine import Command, Engine, Outcome
+from openwafer.appliance._engine import Command, Engine, Host, Outcome
 from openwafer.appliance._folder import JobFolder
 from openwafer.appliance._job import FINAL, Ending, Job, JobState, new_id
 from openwafer.appliance._local import LocalEngine
 from openwafer.appliance._node import ManagementNode
 from openwafer.appliance._queue import Amounts
 from openwafer.appliance._settle import TRY_AGAIN
-from openwafer.appliance._spec import DEFAULT_PRIORITY, JobKind, JobSpec, parse_priority
+from openwafer.appliance._spec import DEFAULT_PRIORITY, JobKind, JobSpec, Spread, parse_priority
 
 __all__ = [
     "DEFAULT_PRIORITY",
@@ -25,6 +25,7 @@ __all__ = [
     "Command",
     "Ending",
     "Engine",
+    "Host",
     "Job",
     "JobFolder",
     "JobKind",
@@ -34,6 +35,7 @@ __all__ = [
     "ManagementNode",
     "NodeConfig",
     "Outcome",
+    "Spread",
     "new_id",
     "parse_priority",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from openwafer.appliance._folder import JobFolder
+from openwafer.appliance._spec import Spread
 
 
 class Outcome(NamedTuple):
@@ -26,6 +27,17 @@ class Command(NamedTuple):
     environment: Mapping[str, str]
     number: int
     """1 for the first start."""
+    systems: int = 0
+    spread: Spread | None = None
+
+
+class Host(NamedTuple):
+    """A machine that systems are on."""
+
+    name: str
+    address: str
+    systems: int
+    jobs: int
 
 
 class Engine(ABC):
@@ -46,3 +58,15 @@ class Engine(ABC):
     @abstractmethod
     def kill(self, folder: JobFolder) -> None:
         """End everything of the job at once; without effect if it does not run."""
+
+    def systems(self) -> int | None:
+        """How many systems there are at the moment, where hosts come and go; None: as many as were configured."""
+        return None
+
+    def hosts(self) -> list[Host]:
+        """The machines that systems are on, where that is not simply this one."""
+        return []
+
+    def threads(self) -> int | None:
+        """Arithmetic threads of one system, where the engine knows better than the node's configuration."""
+        return None

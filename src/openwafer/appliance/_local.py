@@ -95,13 +95,13 @@ class LocalEngine(Engine):
 
     def interrupt(self, folder: JobFolder) -> None:
         pid = _holder(folder)
-        if pid is not None:
+        if pid is not None and _is_runner(pid, folder):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
 
     def kill(self, folder: JobFolder) -> None:
         pid = _holder(folder)
-        if pid is None:
+        if pid is None or not _is_runner(pid, folder):
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -147,6 +147,14 @@ def _last(folder: JobFolder) -> _Last:
         return _Last(int(words[0]), int(words[1]))
     except (OSError, ValueError, IndexError):
         return _Last(0, 0)
+
+
+def _is_runner(pid: int, folder: JobFolder) -> bool:
+    """On storage that hosts share, the job's lock may be held on another host, and the number mean nothing here."""
+    try:
+        return psutil.Process(pid).cmdline()[-2:] == [str(_RUNNER), str(folder.path)]
+    except (psutil.Error, OSError):
+        return False
 
 
 def _holder(folder: JobFolder) -> int | None:

@@ -10,7 +10,7 @@ from typing import Self, final
 
 from openwafer.appliance._board import Board
 from openwafer.appliance._config import NodeConfig
-from openwafer.appliance._engine import Engine
+from openwafer.appliance._engine import Engine, Host
 from openwafer.appliance._folder import Event, JobFolder, read_from
 from openwafer.appliance._job import WAITING, Ending, Job, new_id
 from openwafer.appliance._local import LocalEngine
@@ -43,7 +43,8 @@ class ManagementNode:
         try:
             self._board = Board(config)
             self._systems = Systems(config.folder / "systems.json", config.systems)
-            self._supervisor = Supervisor(self._board, self._systems, engine or LocalEngine(), paused=paused)
+            self._engine = engine or LocalEngine()
+            self._supervisor = Supervisor(self._board, self._systems, self._engine, paused=paused)
         except BaseException:
             self._node_lock.release()
             raise
@@ -59,7 +60,7 @@ class ManagementNode:
         """
         spec = spec.checked()
         files = dict(files or {})
-        check(spec, files, self.config, self.config.amounts)
+        check(spec, files, self.config, self._supervisor.whole)
         first = self._board.first_of(spec.workflow) if spec.workflow is not None else None
         now = time.time()
         inherited = first.priority if first is not None else DEFAULT_PRIORITY
@@ -189,6 +190,10 @@ class ManagementNode:
             return [
                 (name, holders.get(name, ""), self._systems.out.get(name, "")) for name in self._systems.names
             ]
+
+    def hosts(self) -> list[Host]:
+        """The machines that systems are on; empty where that is this machine alone."""
+        return self._engine.hosts()
 
     def take_out(self, system: str, reason: str) -> None:
         """Give this system to no further job. Raises InputError if there is none of this name."""

@@ -6,7 +6,8 @@ It locks `alive` for its life and writes its process id and the number of the st
 `start.json`, gives the command `log` as its output, passes SIGINT and SIGTERM on to it, and writes `exit` when the command
 and all that it started are gone: a job's resources are free then, and only then. Everything that the command leaves behind
 becomes a child of this process, is given a while to end, and is killed. If this process is killed, the kernel kills the
-command.
+command. If `start.json` tells of a later start, the node gave this one up, as it does when a host is cut off: this process
+kills its command then.
 """
 
 import contextlib
@@ -18,11 +19,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import FrameType
 
 LEAVE_S = 15.0
 """For what the command left behind: roles that notice its death, and give shared memory back."""
+HEED_S = 2.0
+"""Between looks whether this start is still the latest; a new start waits longer than that for the job's lock."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -84,11 +88,27 @@ def main(folder: str) -> int:
     else:
         for number in pending:
             _pass_on(child, number)
+        threading.Thread(target=_heed, args=(folder, start["number"], child.pid), daemon=True).start()
         status = child.wait()
     _reap()
     ended = {"status": status, "began": began, "ended": time.time(), "start": start["number"]}
     _settle(folder, partial, json.dumps(ended).encode())
     return status
+
+
+def _heed(folder: str, number: int, group: int) -> None:
+    """Kill the command once the node has started the job anew, elsewhere."""
+    while True:
+        time.sleep(HEED_S)
+        try:
+            with open(os.path.join(folder, "start.json"), encoding="utf-8") as file:
+                latest = json.load(file)["number"]
+        except (OSError, ValueError):
+            continue  # storage that is away for a while says nothing of the job
+        if latest > number:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            return
 
 
 def _pass_on(child: subprocess.Popen[bytes], number: int) -> None:

@@ -19,6 +19,19 @@ LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 MOST_LABELS = 32
 
 
+class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a job runs on the systems of several hosts, where the cluster has several.
+
+    The engine writes the address at which the job's command listens for `{listen}`, its port for `{port}`, the number of
+    agents for `{hosts}`, and a file with a secret that only they share for `{token}`.
+    """
+
+    options: tuple[str, ...]
+    """Appended to the job's command, which then waits for an agent of every host."""
+    agent: tuple[str, ...]
+    """The command that lends a host to it; it ends when the job's command has gone."""
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job as it was asked for; never changed after `submit`.
 
@@ -35,6 +48,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """For every start after the first; it must also do if the first one came to nothing. None: the job is never restarted."""
     environment: dict[str, str] = {}
     """In addition to the node's own environment."""
+    spread: Spread | None = None
+    """None: the job's processes all run on the host of the management node."""
     folder: str = "{job}"
     """The working directory."""
     systems: int = 0

@@ -20,6 +20,7 @@ from openwafer.appliance._folder import JobFolder, read_from
 from openwafer.appliance._job import Ending, Job, Stop
 from openwafer.appliance._queue import Amounts, choose, taken
 from openwafer.appliance._settle import Result, result_of, settle
+from openwafer.appliance._spec import Spread
 from openwafer.appliance._systems import Systems
 from openwafer.base import StorageError, WaferError, logger
 
@@ -49,6 +50,7 @@ class Supervisor:
         self._results: dict[str, Result] = {}
         self._errors: dict[str, str] = {}
         self._not_before = 0.0
+        self._there: int | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="node", daemon=True)
 
@@ -69,9 +71,16 @@ class Supervisor:
         """Whether `stop` was called."""
         return self._ending.is_set()
 
+    @property
+    def whole(self) -> Amounts:
+        """What the cluster was brought up with."""
+        return self._all
+
     def total(self) -> Amounts:
         """What is in service."""
-        return self._all._replace(systems=len(self._systems.in_service))
+        there = self._engine.systems()
+        count = len(self._systems.in_service)
+        return self._all._replace(systems=count if there is None else min(count, there))
 
     def free(self) -> Amounts:
         """What no job has."""
@@ -109,32 +118,35 @@ class Supervisor:
 
     def _work(self) -> None:
         while not self._ending.is_set():
-            woken = self._board.wake.is_set()
-            self._board.wake.clear()
-            with self._board.lock:
-                for job in self._board.holding():
-                    self._try(job, self._watch)
-                if (woken or self._not_before) and not self.paused and time.monotonic() >= self._not_before:
-                    self._not_before = 0.0
-                    self._schedule()
+            self._try("all jobs", self._round)
             self._board.wake.wait(self._config.tick_s)
 
-    def _try(self, job: Job, step: Callable[[Job], object]) -> None:
-        """Do one step of one job. What fails is tried again in the next round, and told once."""
+    def _round(self) -> None:
+        there = self._engine.systems()
+        woken = self._board.wake.is_set() or there != self._there
+        self._there = there
+        self._board.wake.clear()
+        with self._board.lock:
+            for job in self._board.holding():
+                self._try(job.id, partial(self._watch, job))
+            if (woken or self._not_before) and not self.paused and time.monotonic() >= self._not_before:
+                self._not_before = 0.0
+                self._schedule()
+
+    def _try(self, what: str, step: Callable[[], object]) -> None:
+        """Do one step, mostly of one job. What fails is tried again, and told once; nothing ends the thread."""
         try:
-            step(job)
+            step()
         except Exception as error:
+            self._not_before = time.monotonic() + _RETRY_S
             told = f"{type(error).__name__}: {error}"
-            if self._errors.get(job.id) != told:
-                self._errors[job.id] = told
-                _LOG.error(
-                    "a step of a job will be repeated",
-                    job=job.id,
-                    exc_info=not isinstance(error, WaferError),
-                    error=told,
-                )
+            if self._errors.get(what) != told:
+                self._errors[what] = told
+                unexpected = not isinstance(error, WaferError)
+                with suppress(Exception):  # whatever became of the place where logs go
+                    _LOG.error("a step will be repeated", of=what, exc_info=unexpected, error=told)
         else:
-            self._errors.pop(job.id, None)
+            self._errors.pop(what, None)
 
     def _watch(self, job: Job) -> None:
         folder = self._board.folder(job.id)
@@ -214,7 +226,7 @@ class Supervisor:
     def _schedule(self) -> None:
         starts, waits = choose(self._board.waiting(), self.free(), self.total())
         for job, systems in starts:
-            self._try(job, partial(self._start, systems=systems))
+            self._try(job.id, partial(self._start, job, systems))
         for job, text in waits:
             self._board.waits(job, text)
 
@@ -262,7 +274,7 @@ class Supervisor:
             "{systems}": str(len(job.systems)),
             "{memoryx}": self._config.memoryx_of(job.id),
             "{python}": sys.executable,
-            "{threads}": str(self._config.threads),
+            "{threads}": str(self._engine.threads() or self._config.threads),
         }
 
         def filled(text: str) -> str:
@@ -271,6 +283,11 @@ class Supervisor:
             return text
 
         own = {name: value for name, value in os.environ.items() if not name.startswith("WAFER_")}
+        spread = None
+        if spec.spread is not None:
+            spread = Spread(
+                options=tuple(map(filled, spec.spread.options)), agent=tuple(map(filled, spec.spread.agent))
+            )
         return Command(
             words=[filled(word) for word in words],
             folder=filled(spec.folder),
@@ -282,11 +299,15 @@ class Supervisor:
                 "OPENWAFER_JOB_ID": job.id,
             },
             number=job.starts,
+            systems=len(job.systems),
+            spread=spread,
         )
 
     def _free_systems(self) -> list[str]:
         held = {name for job in self._board.holding() for name in job.systems}
-        return [name for name in self._systems.in_service if name not in held]
+        free = [name for name in self._systems.in_service if name not in held]
+        there = self._engine.systems()
+        return free if there is None else free[: max(0, there - len(held))]
 
 
 def _last_line(folder: JobFolder) -> str:

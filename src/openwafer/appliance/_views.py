@@ -58,6 +58,15 @@ class SystemView(msgspec.Struct, frozen=True):
     out_of_service: str
 
 
+class HostView(msgspec.Struct, frozen=True):
+    """A machine of the cluster: how many systems it offers, and how many jobs have processes there."""
+
+    name: str
+    address: str
+    systems: int
+    jobs: int
+
+
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster as it is now."""
 
@@ -69,6 +78,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     states: dict[str, int]
     """How many jobs that have not ended are in which state, everybody's."""
     memoryx: str
+    hosts: list[HostView] = []
+    """Empty where all is on the machine of the management node."""
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Errors, units and logs; imports nothing of ours."""
+"""Errors, units, logs and listening sockets; imports nothing of ours."""
 
 from openwafer.base.errors import (
     CaptureError,
@@ -23,6 +23,7 @@ from openwafer.base.errors import (
     WaferError,
 )
 from openwafer.base.logs import configure_logs, logger
+from openwafer.base.sockets import listen_error, open_listener, url_of
 from openwafer.base.units import GIB, KIB, MIB, PAGE_BYTES, TIB, format_bytes, parse_bytes, round_up
 
 __all__ = [
@@ -53,7 +54,10 @@ __all__ = [
     "WaferError",
     "configure_logs",
     "format_bytes",
+    "listen_error",
     "logger",
+    "open_listener",
     "parse_bytes",
     "round_up",
+    "url_of",
 ]

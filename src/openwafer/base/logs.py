@@ -16,18 +16,18 @@ _LEVELS = {"1": logging.ERROR, "2": logging.INFO, "3": logging.DEBUG, "4": 5}
 
 
 class _Lossy(io.TextIOBase):
-    """Passes lines on, and drops those that find no room: a full disk behind a log must not stop what logs."""
+    """Passes lines on, and drops those that find no room or a closed file: what logs must not stop for its log."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def write(self, text: str, /) -> int:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._file.flush()
 
 

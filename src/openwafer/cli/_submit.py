@@ -27,7 +27,7 @@ from openwafer.cli._recipe import (
     Systems,
     Threads,
 )
-from openwafer.cli._train_job import REQUEST, TrainRequest
+from openwafer.cli._train_job import HOST_COMMAND, HOSTS_OPTIONS, REQUEST, TrainRequest
 
 
 def submit(
@@ -75,7 +75,7 @@ def submit(
     certificate: Certificate = None,
 ) -> None:
     """Submit a recipe as a job; prints the job's id. Recipe and arguments are taken as they are now."""
-    from openwafer.appliance import JobSpec, parse_priority
+    from openwafer.appliance import JobSpec, Spread, parse_priority
 
     chosen = {
         "system_memory": system_memory,
@@ -117,6 +117,7 @@ def submit(
             name=name or config.name,
             systems=config.cluster.systems,
             min_systems=min_systems,
+            spread=Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND),
             memoryx_bytes=_memory(memory, config),
             priority=None if priority is None else parse_priority(priority),
             labels={key: value for key, value in labels_of(label).items() if value is not None},

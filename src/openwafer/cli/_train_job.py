@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +15,15 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, WaferError
+from openwafer.cli._host import Hosts, Listen, Port, TokenFile, over_hosts
 from openwafer.cli._recipe import configure
 
 REQUEST = "train.json"
+HOSTS_OPTIONS = ("--hosts", "{hosts}", "--listen", "{listen}", "--port", "{port}", "--token-file", "{token}")
+HOST_COMMAND = (
+    *("{python}", "-m", "openwafer.cli", "host", "--join", "{listen}:{port}"),
+    *("--token-file", "{token}", "--wait", "60"),
+)
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +55,15 @@ def train_job(
     memoryx: Annotated[str, typer.Option()],
     threads: Annotated[int, typer.Option()],
     folder: Annotated[Path, typer.Option()],
+    hosts: Hosts = None,
+    listen: Listen = None,
+    port: Port = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Train a job's recipe, from its last checkpoint if there is one. For the appliance, not for people."""
     try:
-        interrupted = _train(request, systems, memoryx, threads, folder)
+        over = partial(over_hosts, hosts=hosts, port=port, listen=listen, token_file=token_file)
+        interrupted = _train(request, systems, memoryx, threads, folder, over)
     except WaferError as error:
         _tell("result", status="failed", message=str(error))
         raise
@@ -60,7 +74,9 @@ def train_job(
     _tell("result", status="succeeded", message="all steps are done")
 
 
-def _train(request: Path, systems: int, memoryx: str, threads: int, folder: Path) -> bool:
+def _train(
+    request: Path, systems: int, memoryx: str, threads: int, folder: Path, over: Callable[[Any], Any]
+) -> bool:
     from openwafer.cluster.store import list_checkpoints
     from openwafer.train import fit_config
 
@@ -70,6 +86,7 @@ def _train(request: Path, systems: int, memoryx: str, threads: int, folder: Path
         raise InputError(f"{request} cannot be read: {error}; `wafer submit` writes it") from None
     cluster = {"systems": systems, "memoryx": memoryx, "threads": threads}
     config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
+    config = replace(config, cluster=over(config.cluster))
     resume = bool(list_checkpoints(folder / "checkpoints"))
     began = False
 

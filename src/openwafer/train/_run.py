@@ -226,6 +226,9 @@ class Run:
                     progress.saved(event)
                 elif event.train:
                     progress.stepped(event)
+                    if event.step - start.step == TIMELINE_STEPS:
+                        # Complete by now: who watches the run need not wait for its end.
+                        progress.timeline.write_trace(self.folder.timeline)
                     for callback in self.callbacks:
                         callback(event)
                 else:

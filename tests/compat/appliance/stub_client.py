@@ -39,10 +39,12 @@ class Client:
         self.parts = wheel()
         self.channel = grpc.insecure_channel(address)
         self.metadata = metadata
+        self.beats: dict[str, threading.Event] = {}
+        """Set one, and the job of this id gets no more heartbeats."""
         self.management = stubs(self.channel, self.parts.cluster, "ClusterManagement")
         self.csctl = stubs(self.channel, self.parts.csctl, "CsCtlV1")
 
-    def call(self, name: str, **fields: Any) -> Any:
+    def call(self, name: str, /, **fields: Any) -> Any:
         return self.management(name, metadata=self.metadata, **fields)
 
     def wait_for_ingress(self, job: str) -> str:
@@ -67,6 +69,7 @@ class Client:
         """A compile job from beginning to end; the response to UnaryCompile."""
         request = self.parts.cluster.CompileJobRequest(compile_dir_relative_path="cached_compile")
         job = self.management("InitCompileJob", request, metadata=self.metadata)
+        beats = self.beat(job.job_id)
         with Coordinator(self.wait_for_ingress(job.job_id)) as coordinator:
             try:
                 response = coordinator.call(
@@ -81,6 +84,7 @@ class Client:
                 )
                 return response
             finally:
+                beats.set()
                 coordinator.call("UnaryDone")
 
     def execute(self, compiled: Any) -> tuple[str, Coordinator]:
@@ -94,6 +98,7 @@ class Client:
         )
         request.debug_args.debug_mgr.labels["team"] = "tests"
         job = self.management("InitExecuteJob", request, metadata=self.metadata)
+        self.beats[job.job_id] = self.beat(job.job_id)
         coordinator = Coordinator(self.wait_for_ingress(job.job_id))
         coordinator.call("UnaryStart")
         coordinator.call("UnaryInit")
@@ -182,7 +187,7 @@ class stubs:  # noqa: N801 - callable as a function: stubs(...)("Name", field=..
         self._service = module.DESCRIPTOR.services_by_name[service]
 
     def __call__(
-        self, name: str, request: Any = None, metadata: tuple[tuple[str, str], ...] = (), **fields: Any
+        self, name: str, /, request: Any = None, metadata: tuple[tuple[str, str], ...] = (), **fields: Any
     ) -> Any:
         method = self._service.methods_by_name[name]
         message = wheel().message_factory.GetMessageClass(method.input_type)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -41,7 +42,7 @@ class Cluster:
                 shape = SHAPES[_WEIGHT_OF[name.split(".")[3]]]
                 coordinator.fill(number, list(shape), torch.tensor(0.0))
             elif "power" in name:
-                coordinator.fill(number, [], torch.tensor(1.0))
+                coordinator.fill(number, [], torch.tensor(0.9 if "beta1" in name else 0.99))
             elif name.endswith("loss_scale"):
                 coordinator.fill(number, [], torch.tensor(1024.0))
             else:
@@ -82,8 +83,8 @@ def test_a_program_trains_and_gives_out_losses_and_weights(cluster: Cluster) -> 
     assert coordinator.call("UnaryFinalize").code == 0
     coordinator.call("UnaryMoveToPTR", tensor_name=WEIGHT, ptid=7)
     kept = coordinator.from_repository(7)
-    cluster.client.call("CancelJobV2", job_id=job, job_status="JOB_STATUS_SUCCEEDED", message="success")
     coordinator.call("UnaryDone")
+    cluster.client.call("CancelJobV2", job_id=job, job_status="JOB_STATUS_SUCCEEDED", message="success")
     wait_until(lambda: cluster.node.job(job).is_final)
 
     assert all(1.5 < loss < 4.0 for loss in losses)
@@ -185,15 +186,45 @@ def test_a_job_whose_client_is_gone_ends_with_its_lease(tmp_path: Path) -> None:
     with appliance(tmp_path / "state", lease_s=3.0) as (node, door):
         client = Client(door.address)
         compiled = client.compile(golden("mlp_float16"), batch=16)
-        job, coordinator = client.execute(compiled)
-        beats = client.beat(job)
-        Cluster.weights(None, coordinator)  # type: ignore[arg-type]
+        job, _ = client.execute(compiled)
         wait_until(lambda: node.job(job).state == "running")
-        beats.set()
+        client.beats[job].set()
         wait_until(lambda: node.job(job).is_final)
 
         assert node.job(job).state == "cancelled"
         assert "no heartbeat" in node.job(job).reason
+
+
+def test_a_role_that_is_killed_is_replaced_and_the_client_does_not_notice(cluster: Cluster) -> None:
+    """The steps since the last checkpoint are done again, from the same batches, to the same numbers."""
+    _, straight = cluster.started(steps=8, checkpoint_every=2)
+    expected = [straight.output(step, LOSS).item() for step in range(8)]
+    straight.call("UnaryDone")
+
+    job, coordinator = cluster.started(steps=8, checkpoint_every=2, builder="slow")
+    found = [coordinator.output(step, LOSS).item() for step in range(4)]
+    roles(cluster.node, job)[0].kill()
+    found += [coordinator.output(step, LOSS).item() for step in range(4, 8)]
+    coordinator.call("UnaryDone")
+    wait_until(lambda: cluster.node.job(job).is_final)
+
+    assert found == expected
+    assert cluster.node.job(job).state == "succeeded"
+    assert b"going on from checkpoint-" in cluster.node.log(job)
+
+
+def roles(node: ManagementNode, job: str) -> list[psutil.Process]:
+    """The processes in which a job's systems and MemoryX run: those below its own that run our interpreter's spawn."""
+    folder = str(node.folder(job).path)
+    everyone = [process for process in psutil.process_iter() if _belongs(process, folder)]
+    return [process for process in everyone if any("spawn_main" in word for word in process.cmdline())]
+
+
+def _belongs(process: psutil.Process, folder: str) -> bool:
+    try:
+        return process.environ().get("OPENWAFER_JOB") == folder
+    except psutil.Error:
+        return False
 
 
 def test_cancelling_ends_a_run_in_the_middle(cluster: Cluster) -> None:

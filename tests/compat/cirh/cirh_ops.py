@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from openwafer.artifact import parse_body
 from openwafer.cluster._execute import compile_body
 from openwafer.cluster._kernels import Kernels
-from openwafer.compat.cirh import Lowering, Type, parse
+from openwafer.compat.cirh import Function, Lowering, Type, parse
 from openwafer.graph.passes import BodyTable
 from openwafer.graph.passes._bodies import extract
 
@@ -36,9 +36,15 @@ def dense(values: list[int], element: str = "i64") -> str:
     return f"dense<{list(values)}> : tensor<{len(values)}x{element}>"
 
 
-def run(text: str, *inputs: Tensor, key: int = 5, half: str = "float16") -> tuple[Tensor, ...]:
-    """The results of a function for these arguments."""
-    function = parse(text)
+def run(
+    text: str,
+    *inputs: Tensor,
+    key: int = 5,
+    half: str = "float16",
+    change: Callable[[Function], Function] = lambda function: function,
+) -> tuple[Tensor, ...]:
+    """The results of a function for these arguments. change: a pass over the function."""
+    function = change(parse(text))
     function.attributes["cs.fp16_type"] = half
     lowering = Lowering(function, None, 1)
     for position, argument in enumerate(function.arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from cirh_ops import dense, run, run_op
+from cirh_ops import dense, kind, run, run_op
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -381,3 +381,61 @@ def test_cross_entropy_with_probabilities():
 
     assert torch.allclose(loss, each, atol=1e-6)
     assert torch.allclose(gradient, grads(each.sum(), logits, None)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [f32, torch.float16, torch.bfloat16], ids=str)
+def test_the_gradient_of_a_softmax_is_put_together_again(dtype):
+    """The client writes it as nine operations in float32; ATen's one rounds once as well, so they agree to that rounding."""
+    from openwafer.compat.cirh import parse
+    from openwafer.compat.cirh._fuse import SOFTMAX_GRAD, fuse
+
+    ty, wide, sums = kind((dtype, (3, 4, 5))), kind((f32, (3, 4, 5))), kind((f32, (3, 4)))
+    cast = "cirh.Cast %{0} {{Truncate = false}} : {1} -> {2}"
+    narrow = dtype is not f32
+    text = f"""
+    func @graph(%x: {ty}, %g: {ty}) -> {ty} {{
+      %y = cirh.Softmax %x {{axis = 2 : i64}} : {ty}
+      %gw = {cast.format("g", ty, wide) if narrow else f"cirh.Abs %g : {ty}"}
+      %yw = {cast.format("y", ty, wide) if narrow else f"cirh.Abs %y : {ty}"}
+      %p = cirh.Mul %gw, %yw : {wide}
+      %s = cirh.Reduce %p {{dimensions = {dense([2])}, keep_dims = dense<> : tensor<0xi64>, reduce_kind = "ADD"}}
+        : ({wide}) -> {sums}
+      %b = cirh.BroadcastInDim %s {{broadcast_dimensions = {dense([0, 1])}}} : ({sums}) -> {wide}
+      %d = cirh.Sub %gw, %b : {wide}
+      %r = cirh.Mul %yw, %d : {wide}
+      %z = {cast.format("r", wide, ty) if narrow else f"cirh.Abs %r : {ty}"}
+      return %z : {ty}
+    }}"""
+    if not narrow:
+        text = text.replace("%yw = cirh.Abs %y", "%q = cirh.Abs %y").replace("%yw", "%y").replace("%q", "%yw")
+    x, g = drawn((3, 4, 5), 1, dtype), drawn((3, 4, 5), 2, dtype)
+
+    fused = fuse(parse(text))
+
+    assert [op.name for op in fused.ops].count(SOFTMAX_GRAD) == 1
+    assert "Reduce" not in [op.name for op in fused.ops]
+    (plain,) = run(text, x, g)
+    (whole,) = run(text, x, g, change=fuse)
+    assert torch.allclose(whole.float(), plain.float(), atol=1e-6 if not narrow else 4e-3)
+
+
+def test_a_softmax_gradient_whose_parts_are_needed_stays_in_parts():
+    """What something else reads, or what is no such gradient, is left as it was written."""
+    from openwafer.compat.cirh import parse
+    from openwafer.compat.cirh._fuse import fuse
+
+    ty, sums = "tensor<3x5xf32>", "tensor<3xf32>"
+    text = f"""
+    func @graph(%x: {ty}, %g: {ty}) -> ({ty}, {sums}) {{
+      %y = cirh.Softmax %x {{axis = 1 : i64}} : {ty}
+      %p = cirh.Mul %g, %y : {ty}
+      %s = cirh.Reduce %p {{dimensions = {dense([1])}, keep_dims = dense<> : tensor<0xi64>, reduce_kind = "ADD"}}
+        : ({ty}) -> {sums}
+      %b = cirh.BroadcastInDim %s {{broadcast_dimensions = {dense([0])}}} : ({sums}) -> {ty}
+      %d = cirh.Sub %g, %b : {ty}
+      %r = cirh.Mul %y, %d : {ty}
+      return %r, %s : {ty}, {sums}
+    }}"""
+    function = parse(text)
+
+    assert fuse(function) is function

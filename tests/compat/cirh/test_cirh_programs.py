@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 
 import pytest
 import torch
 from cirh_cluster import read_state, train, write_start
 from cirh_plain import PlainRun, batch_of, first_state
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_cirh_parser import golden
 
-from openwafer.base import CirhError, PlanError
+from openwafer.base import CirhError, PlanError, WaferError
 from openwafer.compat.cirh import Program
 from openwafer.graph import PlanOptions
 
@@ -344,3 +348,93 @@ def test_a_checkpoint_holds_the_state_by_the_clients_names(tmp_path):
     found = read_state(write_start(tmp_path, plan, program, state), plan, program)
 
     assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_batch_statistics_are_replaced_by_the_forward(tmp_path):
+    """Batch norm measures all samples, so the batch stays whole; its running statistics go home after each step."""
+    small = "tensor<3xf32>"
+    text = program_of(
+        f"""
+    %rate = cirh.Const dense<1.0e-1> : {small}
+    %beta = cirh.Const dense<0.0> : {small}
+    %wide = cirh.BroadcastInDim %w {{broadcast_dimensions = dense<1> : tensor<1xi64>}} : ({small}) -> tensor<4x3xf32>
+    %u = cirh.Mul %x, %wide : tensor<4x3xf32>
+    %z, %mean, %variance = cirh.FusedBatchNorm %u, %w, %beta, %m, %v {{data_format = "NCHW", epsilon = 1.0e-5 : f32,
+      exponential_avg_factor = 1.0e-1 : f32, is_training = true}}
+      : (tensor<4x3xf32>, {small}, {small}, {small}, {small}) -> (tensor<4x3xf32>, {small}, {small})"""
+        + LOSS,
+        ", %mean, %variance",
+        "".join(
+            f', %{key}: {small} {{tf.aliasing_output = {index} : i64, tf.resource_name = "state.model.running_{key}"}}'
+            for index, key in ((2, "m"), (3, "v"))
+        ),
+        f", {small}, {small}",
+    ).replace("tensor<f32>\n    }", f"tensor<f32>, {small}, {small}\n    }}")
+    program = Program.parse(text, "statistics")
+    assert "computes one sample's values from other samples" in program.whole_batch
+    assert [entry.role for entry in program.states] == ["weight", "buffer", "buffer"]
+    weight, mean, variance = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(3), torch.ones(3)
+    state = {"state.model.w": weight, "state.model.running_m": mean, "state.model.running_v": variance}
+    batch = {"input_0": torch.rand(4, 3) + 1}
+    plan = planned(program)
+    start = write_start(tmp_path / "start", plan, program, state)
+
+    _, found = train(tmp_path, program, plan, start, lambda number: batch, 1)
+
+    wanted = mean.clone(), variance.clone()
+    z = torch.nn.functional.batch_norm(batch["input_0"] * weight, *wanted, weight, mean, True, 0.1, 1e-5)
+    assert torch.allclose(found["state.model.running_m"], wanted[0])
+    assert torch.allclose(found["state.model.running_v"], wanted[1])
+    assert torch.allclose(found["state.model.w"], weight - 0.1 * (batch["input_0"] * z).sum(0), atol=1e-5)
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_a_changed_program_is_planned_or_refused(seed):
+    """Words exchanged for others of the same program: it still means something, or an error says where it does not."""
+    text = golden("mlp_float16").partition("#loc1 =")[0]
+    chance = random.Random(seed)
+    words = list(
+        re.finditer(r"%[\w#]+|tensor<[^<>]*>|cirh\.\w+|\d+ : i64|\"\w+\"|dense<[^<>]*>|state[\w.]+", text)
+    )
+    for _ in range(chance.randint(1, 3)):
+        one = chance.choice(words)
+        other = chance.choice([word for word in words if word.group()[:3] == one.group()[:3]])
+        text = (
+            text.replace(one.group(), other.group())
+            if chance.random() < 0.2
+            else (text[: one.start()] + other.group() + text[one.end() :])
+        )
+    outcome = "planned"
+
+    try:
+        program = Program.parse(text, "changed")
+        planned(program)
+    except WaferError as error:
+        outcome = str(error)
+
+    assert outcome == "planned" or "changed" in outcome or "CIRH" in outcome or len(outcome) > 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("tf.aliasing_output = 0", "tf.aliasing_output = 7"), "the state state.model.w becomes result 7, but there are 2"),
+        (("tf.aliasing_output = 0", "tf.aliasing_output = 1"), r"is tensor<3xf32> and would become tensor<f32>"),
+        (("cs.input_name", "cs.other"), "is neither state"),
+        (("%z = cirh.Tanh %y : tensor<4x3xf32>", "%z:99999999999 = cirh.Tanh %y : tensor<4x3xf32>"), "more results"),
+        (("4x3xf32", "4000000000x3000000000xf32"), "has more elements than any memory"),
+        (("%z = cirh.Tanh", "cirh.Tanh"), "cirh.Tanh has no name for its result"),
+        (("%z = cirh.Tanh %y :", "%z = cirh.Tanh %y {a = " + "[" * 5000 + "} :"), "nested deeper|expected"),
+        (("reduce_kind = \"ADD\"", "reduce_kind = \"SUB\""), "reduce_kind is 'SUB'; it must be one of ADD"),
+    ],
+)  # fmt: skip
+def test_a_program_that_contradicts_itself_is_refused(change, message):
+    """Whatever a client sends ends in a sentence."""
+    text = program_of(FORWARD + "%z = cirh.Tanh %y : tensor<4x3xf32>" + LOSS, "").replace(*change)
+
+    with pytest.raises(CirhError, match=message):
+        planned(Program.parse(text, "contradiction"))

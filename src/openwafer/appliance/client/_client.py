@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,13 +102,13 @@ class Client:
 
     def log(self, id: str) -> Iterator[str]:
         """The log as it is now, in pieces."""
-        offset = 0
+        offset, decoder = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")
         while True:
             answer = self._send("GET", f"/v1/jobs/{id}/log?offset={offset}")
+            yield decoder.decode(answer.content, final=not answer.content)
             if not answer.content:
                 return
             offset = int(answer.headers["wafer-next"])
-            yield answer.content.decode(errors="replace")
 
     def follow_log(self, id: str, offset: int = 0) -> Iterator[str]:
         """The log from a byte on, as it is written, until the job has ended."""

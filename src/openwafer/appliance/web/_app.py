@@ -25,6 +25,7 @@ from openwafer.appliance._views import (
     Cancellation,
     Change,
     Cluster,
+    HostView,
     Jobs,
     Resource,
     Submission,
@@ -64,6 +65,7 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
             systems=[SystemView(*row) for row in node.systems()],
             states=dict(Counter(job.state for job in node.queue())),
             memoryx=node.config.memoryx,
+            hosts=[HostView(*host) for host in await asyncio.to_thread(node.hosts)],
         )
         return _json(told)
 

@@ -17,8 +17,12 @@ from openwafer.appliance._views import (
     Submission,
     SystemChange,
 )
+from openwafer.appliance.dashboard import BoardView, JobView, SeriesView, TimelineView
 
-_TYPES = (Job, Jobs, Cluster, Submission, Change, Cancellation, SystemChange, ErrorBody)
+_TYPES = (
+    *(Job, Jobs, Cluster, Submission, Change, Cancellation, SystemChange, ErrorBody),
+    *(BoardView, JobView, SeriesView, TimelineView),
+)
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -114,6 +118,26 @@ def openapi_document(version: str) -> bytes:
                 "get": call(
                     "All of the job as one archive", path=one, media="application/gzip", checkpoints="boolean"
                 )
+            },
+            "/v1/board": {
+                "get": call(
+                    "The cluster and its jobs, as the dashboard shows them",
+                    BoardView,
+                    state="string",
+                    user="string",
+                    label="string",
+                    text="string",
+                    limit="integer",
+                )
+            },
+            "/v1/jobs/{id}/view": {"get": call("One job, as the dashboard shows it", JobView, path=one)},
+            "/v1/jobs/{id}/series": {
+                "get": call(
+                    "The run's numbers over its steps, cut down", SeriesView, path=one, points="integer"
+                )
+            },
+            "/v1/jobs/{id}/timeline": {
+                "get": call("The last recorded steps of the run; null without any", TimelineView, path=one)
             },
             "/health": {"get": {**call("Whether the appliance answers"), "security": []}},
             "/metrics": {"get": call("Numbers for Prometheus", media="text/plain")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import signal
 import socket
@@ -20,7 +19,7 @@ import uvicorn
 from openwafer.appliance._node import ManagementNode
 from openwafer.appliance._users import Users
 from openwafer.appliance.web._app import make_app
-from openwafer.base import InputError
+from openwafer.base import InputError, open_listener
 
 _CLOSE_S = 5
 
@@ -77,7 +76,7 @@ class Service:
         self._listen = listen
         self._version = version
         self._tls = _tls(listen)
-        self._listener = _open(listen.host, listen.port)
+        self._listener = open_listener(listen.host, listen.port)
         host, port = self._listener.getsockname()[:2]
         shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
         shown = listen.host if listen.host == "localhost" else f"[{shown}]" if ":" in shown else shown
@@ -174,23 +173,3 @@ def _tls(listen: Listen) -> ssl.SSLContext | None:
             "belong together"
         ) from None
     return context
-
-
-def _open(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise InputError(
-            f"{host!r} is no address of this machine ({error.strerror}); use 127.0.0.1, or 0.0.0.0 for all"
-        ) from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
-        raise InputError(f"{host}:{port} {what}; choose another --port, or 0 for any that is free") from None
-    return listener

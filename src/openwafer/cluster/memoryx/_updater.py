@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from openwafer.artifact import Call, Plan
-from openwafer.cluster._execute import Compiled, compile_body
+from openwafer.cluster._execute import Compiled
 from openwafer.cluster._kernels import Kernels, mix
+from openwafer.cluster.memoryx._blocks import compile_blocked
 
 RNG = "rng"
 """The name under which an update reads the step's random key."""
@@ -27,7 +28,8 @@ class Updater:
         self._seed = seed
         self.update = plan.update
         self._kernels = Kernels(torch.device("cpu"))
-        self._compiled: dict[str, Compiled] = {}
+        self._compiled: dict[tuple[str, tuple[tuple[int, int], ...]], Compiled] = {}
+        """By body, and by which outputs replace which inputs."""
         self.globals = {
             entry.name: torch.tensor(
                 globals.get(entry.name, entry.initial), dtype=getattr(torch, entry.dtype)
@@ -74,7 +76,12 @@ class Updater:
         call = self.update.records[record].apply
         if call is None:
             return
-        for name, value in zip(call.outputs, self._call(call, tensors), strict=True):
+        in_place = {
+            position: call.inputs.index(name)
+            for position, name in enumerate(call.outputs)
+            if name in call.inputs
+        }
+        for name, value in zip(call.outputs, self._call(call, tensors, in_place), strict=True):
             target = tensors[name]
             if value.data_ptr() != target.data_ptr():
                 target.copy_(value)
@@ -95,11 +102,15 @@ class Updater:
         if call is not None:
             self._scalars.update(zip(call.outputs, self._call(call, tensors), strict=True))
 
-    def _call(self, call: Call, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        if call.body not in self._compiled:
-            self._compiled[call.body] = compile_body(self.plan.body[call.body], self._kernels)
+    def _call(
+        self, call: Call, tensors: Mapping[str, torch.Tensor], in_place: Mapping[int, int] | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Outputs of a call; those of `in_place` may be written over the inputs that they replace."""
+        key = call.body, tuple((in_place or {}).items())
+        if key not in self._compiled:
+            self._compiled[key] = compile_blocked(self.plan.body[call.body], self._kernels, in_place)
         inputs: list[Any] = [
             name if isinstance(name, int) else tensors[name] if name in tensors else self._scalars[name]
             for name in call.inputs
         ]
-        return self._compiled[call.body](inputs)
+        return self._compiled[key](inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from openwafer.base import InputError, StallError, WaferError
 from openwafer.cluster import Job, StepDone
 from openwafer.cluster.store import Checkpoint
 from openwafer.compat.appliance._compiled import Compiled, TensorInfo, compiled_folder, open_compiled
-from openwafer.compat.appliance._inputs import open_inputs
+from openwafer.compat.appliance._deferred import Deferred
+from openwafer.compat.appliance._inputs import confinement_of, open_inputs
 from openwafer.compat.appliance._job_service import JobService, steps_of
 from openwafer.compat.appliance._monitor import verdict_of
 from openwafer.compat.appliance._service import CallError
@@ -53,10 +55,13 @@ class Coordinator(JobService):
         self._request, self._place = request, place
         self._compiled: Compiled | None = None
         self._staging: Staging | None = None
+        self._deferred: Deferred | None = None
         self._run: Any = None
         self._session: Session | None = None
         self._repository: dict[int, _Kept] = {}
         """By the client's number: state that outlives its run."""
+        self._folders: list[Path] = []
+        """Checkpoints of runs that are over."""
         self._steps_before = 0
         self._sessions = 0
         self._lock = threading.Lock()
@@ -80,7 +85,7 @@ class Coordinator(JobService):
         """Take up a compiled program."""
         self._leave_session("a new program is loaded")
         self._compiled = open_compiled(compiled_folder(self.folder, request.cache_compile_dir))
-        self._staging = Staging(self._compiled.program)
+        self._staging, self._deferred = Staging(self._compiled.program), None
         return self.pb.LoadResponse()
 
     def unary_run(self, request: Any, context: Any) -> Any:
@@ -118,18 +123,13 @@ class Coordinator(JobService):
             yield self.pb.StartWeightIngestionResponse(tensor_id=pair.tensor_id)
 
     def unary_send_deferred_input(self, request: Any, context: Any) -> Any:
-        """Tensors that are one number everywhere."""
+        """Tensors of one number, and such as the client's own code makes: those come later, by the sandbox."""
         staging = self._expecting()
+        with self._lock:
+            if self._deferred is None:
+                self._deferred = Deferred(staging, *confinement_of(self._request), self.say)
         for tensor in request.tensors:
-            name = self._name_of(tensor)
-            if tensor.WhichOneof("tensor_impl") != "scalar_broadcast_tensor" or tensor.post_materialize_hooks:
-                raise CallError(
-                    "UNIMPLEMENTED",
-                    f"{name} is to be made from {tensor.WhichOneof('tensor_impl')}; send its values instead "
-                    "(cstorch.backends.csx.debug.debug_args.debug_usr.force_send_weights = True)",
-                )
-            value = tensor.scalar_broadcast_tensor.value
-            staging.put(name, from_bytes(value.dtype, (), value.scalar.data).expand(tuple(tensor.shape)))
+            self._deferred.add(self._name_of(tensor), tensor)
         return self.pb.SendDeferredInputResponse()
 
     def send_input_bidir_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
@@ -266,6 +266,7 @@ class Coordinator(JobService):
             checkpoints = self.folder.run / "checkpoints"  # where the node looks for progress
         start = self._staging.write(plan, checkpoints, self._steps_before)
         self._staging = None
+        self._forget_old()
         steps = frozenset(steps_of(run.checkpoint_schedule))
         every = max(1, run.activation_freq)
         order = RunOrder(
@@ -291,6 +292,14 @@ class Coordinator(JobService):
         self.tell("state", state="running", message="streaming")
         session.start()
         return session
+
+    def _forget_old(self) -> None:
+        """Remove the checkpoints of earlier runs of which nothing is in the repository."""
+        used = {kept.checkpoint.folder for kept in self._repository.values()}
+        for folder in self._folders:
+            if folder not in used:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._folders = [folder for folder in self._folders if folder in used]
 
     def _job(self, compiled: Compiled, start: Checkpoint) -> Job:
         kind, _, folders = self._place.memoryx.partition(":")
@@ -328,6 +337,7 @@ class Coordinator(JobService):
             session.cancel(why)
             session.join(_STALL_S)
             self._steps_before += session.steps_done
+            self._folders.extend(session.folders)
 
     def _responses(self, value: torch.Tensor) -> Iterator[Any]:
         found = list(pieces(value)) if value.nbytes < 1 << 20 else pieces(value)

@@ -11,6 +11,7 @@ from openwafer.base import InputError
 from openwafer.compat.appliance._compiled import ProgramInfo
 from openwafer.compat.appliance._requests import PYTHON_VARIABLE, VOLUMES_VARIABLE
 from openwafer.compat.inputs import ClientBatches, Pipeline, TensorSpec, confine
+from openwafer.sandbox import Confinement
 
 
 def open_inputs(
@@ -25,7 +26,7 @@ def open_inputs(
 
     Raises InputError if the client's interpreter is not there, or its pipeline cannot be what the program reads.
     """
-    python = client_python(request)
+    python, confinement = confinement_of(request)
     worker = request.debug_args.debug_wrk
     pipeline = Pipeline(
         builder=_unhex(loader.builder, "builder"),
@@ -42,13 +43,6 @@ def open_inputs(
         TensorSpec(name=info.name, dtype=_worker_dtype(info.dtype, info.element), shape=info.shape[1:])
         for info in program.inputs
     ]
-    mounts = [mount.path for mount in request.mount_dirs if mount.path]
-    confinement = confine(
-        python,
-        mounts=list(dict.fromkeys((*mounts, *request.python_paths))),
-        volumes=[path for path in os.environ.get(VOLUMES_VARIABLE, "").split(os.pathsep) if path],
-        python_from_job=PYTHON_VARIABLE not in os.environ,
-    )
     return ClientBatches(
         pipeline,
         tensors,
@@ -60,6 +54,18 @@ def open_inputs(
         on_stall=lambda system, seconds: say(
             f"INPUT_STARVATION: system {system} has waited {seconds:.0f} s for its data pipeline", "STALL"
         ),
+    )
+
+
+def confinement_of(request: Any) -> tuple[str, Confinement]:
+    """The client's interpreter, and what holds the code that it runs. Raises InputError if there is no interpreter."""
+    python = client_python(request)
+    mounts = [mount.path for mount in request.mount_dirs if mount.path]
+    return python, confine(
+        python,
+        mounts=list(dict.fromkeys((*mounts, *request.python_paths))),
+        volumes=[path for path in os.environ.get(VOLUMES_VARIABLE, "").split(os.pathsep) if path],
+        python_from_job=PYTHON_VARIABLE not in os.environ,
     )
 
 

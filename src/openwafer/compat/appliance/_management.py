@@ -30,8 +30,8 @@ from openwafer.compat.appliance._wheel import wheel
 
 LEASE_S = 60.0
 """Without a heartbeat; the client beats every 10 s."""
-OPERATOR_VERSION = "1.0.3"
-"""Of the part that would start containers. Below 1.0.4 the client makes initial weights itself and sends them. The version of
+OPERATOR_VERSION = "1.0.8"
+"""Of the part that would start containers. From 1.0.4 the client lets the appliance make initial weights. The version of
 the management part stays unsaid, so that the client asks for a job's ingress and does not wait for a heartbeat to tell it."""
 _POLL_S = 5.0
 

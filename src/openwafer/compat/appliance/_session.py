@@ -125,6 +125,11 @@ class Session:
         return not self._thread.is_alive()
 
     @property
+    def folders(self) -> list[Path]:
+        """The checkpoints that are there."""
+        return [checkpoint.folder for checkpoint in self._progress.checkpoints.values()]
+
+    @property
     def steps_done(self) -> int:
         return self._progress.done
 

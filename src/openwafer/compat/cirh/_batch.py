@@ -19,6 +19,7 @@ from enum import Enum, auto
 
 from torch import Tensor
 
+from openwafer.base import CirhError
 from openwafer.compat.cirh._dense import decode, integers
 from openwafer.compat.cirh._function import Dense, Function, Op, Type
 
@@ -138,6 +139,16 @@ def look_at(function: Function, op: Op, constants: Mapping[int, Tensor]) -> Look
     )
 
 
+def axes_of(function: Function, op: Op, rule: AxesRule, constants: Mapping[int, Tensor]) -> Axes:
+    """How the dims of one operation belong together. Raises CirhError if its operands and attributes make no sense of it."""
+    try:
+        return rule(look_at(function, op, constants))
+    except (IndexError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
+        raise CirhError(
+            f"{function.where(op)}: its operands, results or attributes are not those of this operation ({error})"
+        ) from None
+
+
 def constants_of(function: Function) -> dict[int, Tensor]:
     """The values that `cirh.Const` defines, of shape () where one number fills them."""
     found = {}
@@ -192,7 +203,7 @@ def _spread(
         else:
             relations = axes[position]
             if relations is None:
-                relations = axes[position] = rule_of(op.name)(look_at(function, op, constants))
+                relations = axes[position] = axes_of(function, op, rule_of(op.name), constants)
             for _, members in relations:
                 _through_axis(op, members, tags, set_tag, both_ways)
     return tags

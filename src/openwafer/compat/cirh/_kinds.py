@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from torch import Tensor
 
-from openwafer.compat.cirh._batch import Axes, Axis, Batch, Tag, constants_of, look_at
+from openwafer.compat.cirh._batch import Axes, Axis, Batch, Tag, axes_of, constants_of
 from openwafer.compat.cirh._function import Function, Op
 from openwafer.compat.cirh._rules import RULES
 
@@ -57,7 +57,7 @@ def _classify(
     function: Function, op: Op, batch: Batch, constants: Mapping[int, Tensor], kinds: Kinds
 ) -> None:
     tags, of = batch.tags, kinds.of
-    axes: Axes = [] if op.name == "Reshape" else RULES[op.name].axes(look_at(function, op, constants))
+    axes: Axes = [] if op.name == "Reshape" else axes_of(function, op, RULES[op.name].axes, constants)
     own = [of[value] for value in op.operands]
     mixes = _mixed(op, axes, tags)
     if mixes:

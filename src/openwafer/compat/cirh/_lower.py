@@ -130,7 +130,7 @@ class Lowering:
             made = rule.lower(use)
         except CirhError:
             raise
-        except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
+        except (RuntimeError, IndexError, ValueError, TypeError, KeyError, ArithmeticError) as error:
             reason = str(error).partition("\n")[0]
             raise CirhError(
                 f"{self.function.where(op)}: its operands {', '.join(map(str, use.ins))} do not fit: {reason}"
@@ -215,7 +215,8 @@ def lower(parts: Parts, samples: int) -> StepGraph:
         graph=run.graph,
         samples=samples,
         weights=weights,
-        buffers={},
+        buffers={s.tensor: nodes[s.name] for s in states.values() if s.role == "buffer"},
+        new_buffers={s.tensor: run.tensor(s.new) for s in states.values() if s.role == "buffer"},
         inputs=inputs,
         sample_fraction=fraction,
         rng=rng,
@@ -235,11 +236,11 @@ def lower(parts: Parts, samples: int) -> StepGraph:
         graph.loss, *graph.metrics.values(), *gradients.values(), *new_weights.values(), *new_globals.values(),
         *(node for entries in new_state.values() for node in entries.values()), *graph.logs.values(),
     ]  # fmt: skip
+    ends += graph.new_buffers.values()
     run.graph.output(tuple(ends))
     run.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     if parts.kinds.whole:
         graph.notes.append(f"the whole batch is computed at once, on one system: {parts.kinds.whole}")
-    graph.prepared = False
     verify(graph)
     return graph
 

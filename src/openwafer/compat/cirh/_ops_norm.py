@@ -7,6 +7,7 @@ from torch import fx
 
 from openwafer.compat.cirh._batch import Axes, Axis, Look, result
 from openwafer.compat.cirh._emit import Value, dtype_of
+from openwafer.compat.cirh._fuse import SOFTMAX_GRAD
 from openwafer.compat.cirh._ops_shape import view
 from openwafer.compat.cirh._rules import Use, alike_but, rule
 
@@ -16,6 +17,14 @@ aten = torch.ops.aten
 @rule("Softmax", axes=alike_but("axis"))
 def _softmax(use: Use) -> Value:
     return use.emit(aten._softmax.default, use.tensor(0), use.integer("axis", -1), False)
+
+
+@rule(SOFTMAX_GRAD, axes=alike_but("axis"))
+def _softmax_grad(use: Use) -> Value:
+    """Not the client's: `_fuse` makes it. Operands: gradient, result of the softmax."""
+    return use.emit(
+        aten._softmax_backward_data.default, use.tensor(0), use.tensor(1), use.integer("axis"), use.dtype()
+    )
 
 
 # --- layer norm -------------------------------------------------------------------------------------------

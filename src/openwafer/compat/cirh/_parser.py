@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from openwafer.base import CirhError
 from openwafer.compat.cirh._function import (
     ELEMENT_BYTES,
     Argument,
@@ -32,6 +33,8 @@ from openwafer.compat.cirh._scanner import Scanner
 DIALECT = "cirh."
 _ALIAS = re.compile(r"^(#\w+) = (loc\(.*\))$", re.MULTILINE)
 _MAX_RANK = 16
+_MAX_ELEMENTS = 1 << 40
+_MAX_RESULTS = 1 << 12
 
 
 def parse(text: str, name: str = "program") -> Function:
@@ -41,7 +44,12 @@ def parse(text: str, name: str = "program") -> Function:
     CIRH: syntax, values that are not defined or defined twice, types that do not match their definition, more than
     one function.
     """
-    return _Parser(text, name).program()
+    try:
+        return _Parser(text, name).program()
+    except RecursionError:
+        raise CirhError(
+            f"{name}: attributes are nested deeper than any program of the client has them"
+        ) from None
 
 
 class _Parser:
@@ -183,6 +191,8 @@ class _Parser:
             at = scan.start
             spelt = scan.take("value")
             base, _, count = spelt.partition(":")
+            if count and not 0 < int(count[:9]) <= _MAX_RESULTS:
+                scan.fail(f"{spelt} asks for more results than an operation has", at)
             names.extend([(f"{base}#{i}", at) for i in range(int(count))] if count else [(base, at)])
             if not scan.accept(","):
                 break
@@ -226,6 +236,8 @@ class _Parser:
                 attributes.update(self._attributes())
                 scan.expect(":", "before the types")
                 types = self._op_types(operands, at)
+        if not results:
+            scan.fail(f"{name} has no name for its result (%name = ...)", at)
         if len(types) != len(results):
             scan.fail(f"{name} has {len(types)} results, and {len(results)} names stand before it", at)
         defined = tuple(
@@ -399,7 +411,10 @@ def _tensor_type(text: str) -> Type | str:
         return "a shape that is not static: every dim must be a number"
     if not all(size.isdigit() for size in dims) or len(dims) > _MAX_RANK:
         return f"{text} is no tensor type (tensor<4x8xf32>)"
-    return Type(element, tuple(map(int, dims)))
+    kind = Type(element, tuple(int(size[:16]) for size in dims))
+    if kind.count > _MAX_ELEMENTS:
+        return f"{text} has more elements than any memory"
+    return kind
 
 
 def _unquoted(text: str) -> str:

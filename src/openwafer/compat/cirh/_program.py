@@ -38,7 +38,7 @@ class StateTensor:
     updated: bool
     """Whether a step changes it."""
     role: str
-    """weight, state (of a weight) or global (a number of the whole job)."""
+    """weight, state (of a weight), buffer (replaced by the forward) or global (a number of the whole job)."""
     tensor: str
     """Its name in plans and checkpoints; for a global, the name of the global."""
 

@@ -89,6 +89,30 @@ class Rule:
 
 RULES: dict[str, Rule] = {}
 
+OPERANDS = {
+    **dict.fromkeys(
+        (
+            "Add", "Sub", "Mul", "Div", "Pow", "Atan2", "And", "Or", "Xor", "Compare", "MatMul", "DotGeneral", "Convolution",
+            "Gather", "GatherNd", "Transpose", "BiasAdd", "GeluGrad", "ReluGrad", "EluGrad", "LeakyReluGrad", "SigmoidGrad",
+            "HardSigmoidGrad", "Pool", "SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits", "RandomNormal",
+        ),
+        2,
+    ),
+    **dict.fromkeys(
+        (
+            "Cast", "Reshape", "BroadcastInDim", "Reduce", "L2Norm", "Softmax", "Sqrt", "Rsqrt", "Exp", "Log", "Abs", "Not",
+            "Relu", "Gelu", "Tanh", "Sigmoid", "Split", "TopK", "BiasAddGrad", "Repeat", "pad", "unpad", "CumSum", "CumProd",
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        ("Select", "Clamp", "LayerNorm", "Scatter", "ScatterNd", "Slice", "Arange", "RandomUniform", "FusedBatchNormGrad"), 3
+    ),
+    **dict.fromkeys(("LayerNormGrad", "StridedSlice"), 4),
+    "Const": 0,
+}  # fmt: skip
+"""How many operands an operation has, where that is one number; what the analyses of whole programs rely on."""
+
 _OTHER_FRONT_END = "no PyTorch program asks for it: it belongs to another front end"
 _WAFERS = (
     "it spreads one tensor over several wafers; here systems hold samples, and MemoryX holds the weights"

@@ -2,6 +2,7 @@
 
 weight      what systems read, or what has a gradient of its own
 state       of the same gradient as a weight, read by its update alone (moments)
+buffer      replaced by the forward itself (batch statistics)
 global      a number of the whole job (step, loss scale)
 """
 
@@ -11,9 +12,10 @@ from dataclasses import dataclass, field
 
 from openwafer.base import CirhError
 from openwafer.compat.cirh._batch import Batch, find_batch
-from openwafer.compat.cirh._function import Function, Op
+from openwafer.compat.cirh._function import Argument, Dense, Function, Op
+from openwafer.compat.cirh._fuse import fuse
 from openwafer.compat.cirh._kinds import Kind, Kinds, find_kinds
-from openwafer.compat.cirh._rules import REFUSED, RULES
+from openwafer.compat.cirh._rules import OPERANDS, REFUSED, RULES
 from openwafer.compat.cirh._splats import split_splats
 
 RESOURCE, ALIAS, INPUT, OUTPUT = "tf.resource_name", "tf.aliasing_output", "cs.input_name", "cs.output_name"
@@ -29,7 +31,7 @@ class State:
     new: int
     """Its value after the step; `value` itself if it does not change."""
     role: str = ""
-    """weight, state or global."""
+    """weight, state, buffer or global."""
     owner: str = ""
     """For `state`: the weight that it belongs to."""
     tensor: str = ""
@@ -61,20 +63,27 @@ def take_apart(function: Function) -> Parts:
         if op.name not in RULES:
             why = REFUSED.get(op.name, "this operation is not run here")
             raise CirhError(f"{function.where(op)}: {why}; docs/cirh.md lists the operations that are")
-    function = split_splats(function)
+        count = OPERANDS.get(op.name)
+        if count is not None and len(op.operands) != count:
+            raise CirhError(f"{function.where(op)}: it has {len(op.operands)} operands, and needs {count}")
+        if op.name == "Const" and not isinstance(op.attributes.get("value"), Dense):
+            raise CirhError(f"{function.where(op)}: it has no value")
+    function = split_splats(fuse(function))
     inputs = {str(a.attributes[INPUT]): a.value for a in function.arguments if INPUT in a.attributes}
     aliased = {
         int(index): str(a.attributes[RESOURCE])
         for a in function.arguments
         if RESOURCE in a.attributes and isinstance(index := a.attributes.get(ALIAS), int)
     }
-    states = {}
+    states: dict[str, State] = {}
     for argument in function.arguments:
         if RESOURCE in argument.attributes:
             name = str(argument.attributes[RESOURCE])
-            index = argument.attributes.get(ALIAS)
-            new = function.results[index].value if isinstance(index, int) else argument.value
-            states[name] = State(name, argument.value, new)
+            if name in states:
+                raise CirhError(
+                    f"{function.text_name}: two arguments of @{function.name} are the state {name}"
+                )
+            states[name] = State(name, argument.value, _new_value(function, argument, name))
         elif INPUT not in argument.attributes:
             raise CirhError(
                 f"{function.text_name}: argument {argument.value} of @{function.name} is neither state "
@@ -91,6 +100,24 @@ def take_apart(function: Function) -> Parts:
     _Cutter(parts).run()
     _name(parts)
     return parts
+
+
+def _new_value(function: Function, argument: Argument, name: str) -> int:
+    """What a state becomes: the result that it is aliased with, or itself."""
+    index = argument.attributes.get(ALIAS)
+    if not isinstance(index, int):
+        return argument.value
+    if not 0 <= index < len(function.results):
+        raise CirhError(
+            f"{function.text_name}: the state {name} becomes result {index}, but there are {len(function.results)} results"
+        )
+    new = function.results[index].value
+    if function.values[new] != function.values[argument.value]:
+        raise CirhError(
+            f"{function.text_name}: the state {name} is {function.values[argument.value]} and would become "
+            f"{function.values[new]}"
+        )
+    return new
 
 
 class _Cutter:
@@ -128,6 +155,7 @@ class _Cutter:
                     groups.setdefault(root, []).append(state)
         self._match(groups, roots_of)
         self._find_owners()
+        self._find_buffers(read)
 
     def _read_with_samples(self) -> set[int]:
         """Arguments from which, together with samples, something is computed."""
@@ -169,6 +197,10 @@ class _Cutter:
         looks_at_numbers = not values[state.value].shape
         found: list[tuple[int, ...]] = []
         seen: set[int] = set()
+        if (
+            self.kind[state.new] in self.per_sample
+        ):  # what the forward made is the new value: no update, no gradient
+            return found
         stack = [state.new]
         while stack:
             value = stack.pop()
@@ -250,6 +282,29 @@ class _Cutter:
             state.owner = readers.get(state.value, "")
             if state.role == "state" and not state.owner:
                 state.role = "weight"
+
+    def _find_buffers(self, read: set[int]) -> None:
+        """State that the forward itself replaces (batch statistics). Refuses what neither forward nor update can keep."""
+        parts = self.parts
+        for state in parts.states.values():
+            if state.name in parts.gradients and state.value not in read:
+                raise CirhError(
+                    f"{self._where(state.new)}: {state.name} adds up sums over the batch and no sample reads it; such a "
+                    "state is not kept here: report the sum as an output instead"
+                )
+            if (
+                state.role != "weight"
+                or state.owner
+                or state.name in parts.gradients
+                or state.new == state.value
+            ):
+                continue
+            if self._ancestors([state.new]) & set(parts.gradients.values()):
+                raise CirhError(
+                    f"{self._where(state.new)}: {state.name} changes with the gradients of several weights and belongs to "
+                    "none; such a state is not kept here"
+                )
+            state.role = "buffer"
 
     def _where(self, value: int) -> str:
         return self.function.where(self.made_by[value]) if value in self.made_by else self.function.text_name

@@ -15,13 +15,12 @@ from typing import final
 import uvicorn
 from rich.console import Console
 
-from openwafer.base import InputError, format_bytes
+from openwafer.base import InputError, format_bytes, listen_error, open_listener, url_of
 from openwafer.serve.api import KEYS_VARIABLE, Settings, load_keys, make_app
 from openwafer.serve.engine import Engine
 from openwafer.serve.executors import BLOCK_TOKENS, Executor, choose_device, open_executor
 from openwafer.serve.model import Checkpoint, Progress, choose_precision, kv_block_bytes
 from openwafer.serve.service._config import ServiceConfig
-from openwafer.serve.service._listen import open_listener, refused, url_of
 from openwafer.serve.service._loading import show_loading
 from openwafer.serve.service._page import pages
 from openwafer.serve.text import ChatTemplate, Tokenizer
@@ -182,7 +181,7 @@ class Service:
             self._listener.listen()
         except OSError as error:
             self._engine.stop()
-            raise refused(error, self._config.host, self._config.port) from None
+            raise listen_error(error, self._config.host, self._config.port) from None
 
     async def _serve(self, leaving: asyncio.Event, drain_s: float | None = None) -> None:
         server = _Uvicorn(

@@ -39,7 +39,7 @@ def main() -> None:
         chosen,
         backend,
         model,
-        lambda model: cstorch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.99), weight_decay=0.01),
+        lambda model: cstorch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01),
         None,
         lambda model, x_BF, labels_B: loss(model(x_BF), labels_B.long()),
         cstorch.utils.data.DataLoader(batches, chosen.batch, chosen.seed),

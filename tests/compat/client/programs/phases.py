@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
+import cerebras.pytorch as cstorch
 import common
 import mlp
 import torch
 from torch import nn
-
-import cerebras.pytorch as cstorch
 
 
 def main() -> None:
@@ -47,7 +46,6 @@ def main() -> None:
         loader = cstorch.utils.data.DataLoader(mlp.batches, chosen.batch, seed)
         for batch in cstorch.utils.data.DataExecutor(loader, num_steps=chosen.steps):
             note(step(*batch))
-    cstorch.save({"model": model.state_dict()}, str(chosen.folder / "final.mdl"))
 
 
 if __name__ == "__main__":

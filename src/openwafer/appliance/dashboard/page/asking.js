@@ -18,7 +18,9 @@ async function ask(path, options = {}) {
   const message = told.error?.message ?? `the node answered with status ${answer.status}`;
   throw answer.status === 401 ? new Refused(message) : Object.assign(new Error(message), { status: answer.status });
 }
-const askJson = async (path) => (await ask(path)).json();
+// Characters that turn the direction of text round could make what stands beside a name look like another's.
+const turned = /[\u202a-\u202e\u2066-\u2069]/g;
+const askJson = async (path) => JSON.parse(await (await ask(path)).text(), (key, value) => (typeof value === "string" ? value.replace(turned, "") : value));
 const tell = (path, method, body) => ask(path, { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
 const jobPath = (id, rest = "") => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 const filePath = (id, name) => jobPath(id, `/files/${name.split("/").map(encodeURIComponent).join("/")}`);

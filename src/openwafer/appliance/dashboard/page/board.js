@@ -36,7 +36,7 @@ function prepareBoard() {
   });
   part("more").addEventListener("click", () => { filters.limit = Math.min(2000, filters.limit + 200); filtered(); });
 }
-const tile = (title, value, about) => make("div", {}, make("dt", {}, title), make("dd", {}, value, about ? make("small", {}, ` ${about}`) : null));
+const tile = (title, value, about, below) => make("div", {}, make("dt", {}, title), make("dd", {}, value, about ? make("small", {}, ` ${about}`) : null, below ? make("small", { class: "below" }, below) : null));
 function progressOf(progress) {
   if (!progress) return null;
   const left = progress.steps && progress.step_s ? (progress.steps - progress.step) * progress.step_s : null;
@@ -97,7 +97,7 @@ function showHeld(section, title, view, resource, amount, write) {
     make("div", { class: "bar" }, held.map(([, index, taken]) => make("i", { class: bandOf(index), width_share: taken / Math.max(1, resource.total) }))),
     make("ul", { class: "held-list" }, held.map(([holder, index, taken]) => {
       const used = holder.roles.filter((role) => role.use && role.name.startsWith("memoryx")).reduce((sum, role) => sum + role.use.memory_bytes + role.use.shared_bytes, 0);
-      return make("li", { class: bandOf(index) }, linkOf(holder), make("b", {}, `${write(taken)}${write === bytes && used ? ` reserved, ${bytes(used)} measured` : ""}`));
+      return make("li", { class: bandOf(index) }, linkOf(holder), make("b", {}, `${write(taken)}${write === bytes && used ? ` reserved, process ${bytes(used)}` : ""}`));
     })),
     held.length ? null : make("p", {}, "Nothing is taken."),
   ]);
@@ -105,15 +105,15 @@ function showHeld(section, title, view, resource, amount, write) {
 const COLUMNS = [
   ["Job", "", (job) => [make("a", { class: "name", href: `#/job/${job.id}`, title: job.name || job.id }, job.name || job.id), make("span", { class: "id" }, job.id)]],
   ["State", "", (job, view) => [stateMark(job.state), job.place ? make("span", { class: "id" }, ` ${whole(job.place)} in the queue`) : null, whatOf(job, view)]],
-  ["Progress", "later", (job) => (job.progress ? [job.progress.steps ? make("progress", { max: job.progress.steps, value: job.progress.step, "aria-label": "steps done" }) : null, ` ${whole(job.progress.step)}${job.progress.steps ? ` / ${whole(job.progress.steps)}` : ""}`] : null)],
+  ["Progress", "tight later", (job) => (job.progress ? [job.progress.steps ? make("progress", { max: job.progress.steps, value: job.progress.step, "aria-label": "steps done" }) : null, ` ${whole(job.progress.step)}${job.progress.steps ? ` / ${whole(job.progress.steps)}` : ""}`] : null)],
   ["Loss", "number later", (job) => (job.progress ? digits(job.progress.loss) : null)],
   ["Samples/s", "number later", (job) => (job.progress?.samples_per_s ? digits(job.progress.samples_per_s) : null)],
   ["Systems", "number later", (job) => job.systems.length || job.asked_systems],
-  ["User", "later", (job) => make("span", { class: "name" }, job.user)],
-  ["Priority", "later", (job) => priority(job.priority)],
+  ["User", "tight later", (job) => make("span", { class: "name" }, job.user)],
+  ["Priority", "tight later", (job) => priority(job.priority)],
   ["Age", "number later", (job, view) => took(view.at - job.created)],
   ["Ran", "number", (job, view) => (job.started ? took((job.ended ?? view.at) - job.started) : null)],
-  ["Labels", "later", (job) => Object.entries(job.labels).map(([name, value]) => make("span", { class: "label", title: `${name}=${value}` }, `${name}=${value}`))],
+  ["Labels", "labels later", (job) => Object.entries(job.labels).map(([name, value]) => make("span", { class: "label", title: `${name}=${value}` }, `${name}=${value}`))],
 ];
 function whatOf(job) {
   const text = job.waits_for || (["failed", "cancelled"].includes(job.state) || job.restarts ? job.reason : "");

@@ -22,7 +22,8 @@ function chart(title, options) {
       return;
     }
     const xs = all.map((p) => p[0]), ys = all.flatMap((p) => [p[1], p[2] ?? p[1], p[3] ?? p[1]]);
-    const begin = Math.min(...xs), end = Math.max(...xs), marks = ticks(options.zero ? 0 : Math.min(...ys), Math.max(...ys, options.zero ? 1e-9 : -Infinity));
+    const begin = Math.min(...xs), end = Math.max(...xs), least = options.zero ? 0 : Math.min(...ys), most = Math.max(...ys, options.zero ? 1e-9 : -Infinity);
+    const unit = options.binary ? 1024 ** Math.max(0, Math.floor(Math.log(most) / Math.log(1024))) : 1, marks = ticks(least / unit, most / unit).map((mark) => mark * unit);
     const bottomValue = marks[0], topValue = marks.at(-1);
     const x = (v) => (end > begin ? left + (wide - left - right) * (v - begin) / (end - begin) : (left + wide - right) / 2);
     const y = (v) => top + (high - top - bottom) * (1 - (v - bottomValue) / (topValue - bottomValue || 1));

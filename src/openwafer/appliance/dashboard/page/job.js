@@ -4,7 +4,7 @@ function openJob(id) {
   closeJob();
   const page = { id, stop: new AbortController(), log: null, pictures: new Map(), points: 0, timeline: 0 };
   const section = (title, ...inside) => make("section", {}, make("h2", {}, title), inside);
-  const at = (begin, end) => `step ${whole(begin)}${begin === end ? "" : ""}`;
+  const at = (step) => `step ${whole(step)}`;
   const ago = (when, now) => (now - when < 1 ? "now" : `${took(now - when)} ago`);
   page.top = make("section", { class: "top" });
   page.actions = make("div", { class: "line" });
@@ -12,7 +12,7 @@ function openJob(id) {
   page.tiles = make("dl", {});
   page.loss = chart("Loss", { write: digits, across: at, none: "no step is done yet" });
   page.rate = chart("Samples a second", { write: digits, across: at, zero: true, none: "no step is done yet" });
-  page.memory = chart("Memory of its processes", { write: bytes, across: ago, zero: true, none: "not measured" });
+  page.memory = chart("Memory of its processes", { write: bytes, binary: true, across: ago, zero: true, none: "not measured" });
   page.cores = chart("Cores busy", { write: digits, across: ago, zero: true, none: "not measured" });
   page.charts = [make("div", { class: "pair" }, page.loss.section, page.rate.section), make("div", { class: "pair" }, page.memory.section, page.cores.section)];
   page.roles = make("section", {});
@@ -21,7 +21,8 @@ function openJob(id) {
   page.shots = make("div", { id: "pictures" });
   page.gallery = section("Pictures", page.shots);
   page.moments = make("section", {});
-  page.log = make("pre", { id: "log", tabindex: 0 });
+  page.sticks = true;
+  page.log = make("pre", { id: "log", tabindex: 0, onscroll: () => { page.sticks = page.log.scrollTop + page.log.clientHeight >= page.log.scrollHeight - 8; } });
   page.logState = make("span", { class: "legend" });
   page.files = make("section", {});
   part("job").replaceChildren(page.top, page.tiles, ...page.charts, page.roles, page.spans.section, page.plan, page.gallery,
@@ -58,6 +59,7 @@ async function lookAtJob(id) {
   showMoments(page, view);
   showFiles(page, view);
   if (!page.following) followLog(page, view);
+  toEnd(page);
   const step = view.progress?.step ?? 0;
   if (step !== page.points) {
     const series = await askJson(jobPath(id, "/series?points=400"));
@@ -141,10 +143,10 @@ function showNumbers(page, view) {
     progress && progress.loss !== null ? tile("loss", digits(progress.loss)) : null,
     progress?.samples_per_s ? tile("samples a second", digits(progress.samples_per_s)) : null,
     progress?.step_s ? tile("a step takes", took(progress.step_s)) : null,
-    done?.left && job.ended === null ? tile("time left", took(done.left), "at this rate") : null,
-    view.flops_per_s ? tile("arithmetic", flops(view.flops_per_s), "plan's work, measured time") : null,
+    done?.left && job.ended === null ? tile("time left", took(done.left), null, "at this rate") : null,
+    view.flops_per_s ? tile("arithmetic", flops(view.flops_per_s), null, "plan's work, measured time") : null,
     cores.length ? tile("cores busy", digits(cores.reduce((a, b) => a + b, 0))) : null,
-    tile("MemoryX", bytes(job.spec.memoryx_bytes), `reserved${memoryx ? `, ${bytes(memoryx)} measured` : ""}`),
+    job.spec.memoryx_bytes && tile("MemoryX", bytes(job.spec.memoryx_bytes), "reserved", memoryx ? `process ${bytes(memoryx)}, libraries included` : ""),
     tile(job.ended === null ? "runs for" : "ran", ran === null ? "-" : took(ran)),
     job.starts > 1 ? tile("starts", whole(job.starts)) : null,
     job.exit_status !== null ? tile(job.exit_status < 0 ? "ended by signal" : "exit status", String(Math.abs(job.exit_status))) : null,
@@ -152,7 +154,7 @@ function showNumbers(page, view) {
   ].filter(Boolean));
   const over = (pick) => view.samples.map((sample) => [sample[0], pick(sample)]).filter((point) => point[1] !== null);
   const lines = [{ name: "all", color: "--accent", points: over((s) => s[1]) }];
-  if (view.samples.some((sample) => sample[2])) lines.push({ name: "MemoryX, with what it shares", color: "--second", points: over((s) => s[2]) });
+  if (view.samples.some((sample) => sample[2])) lines.push({ name: "MemoryX with shared", color: "--second", points: over((s) => s[2]) });
   page.memory.set(lines);
   page.cores.set([{ name: "", color: "--third", points: over((s) => s[3]) }]);
   page.charts[0].hidden = !progress;
@@ -169,7 +171,7 @@ function showRoles(page, view) {
   page.roles.hidden = !view.roles.length;
   const columns = [
     ["Role", "", (role) => role.name], ["Own memory", "number", (role) => (role.use ? bytes(role.use.memory_bytes) : "-")], ["Shared", "number later", (role) => (role.use ? bytes(role.use.shared_bytes) : "-")],
-    ["Planned", "number", (role) => (role.planned_bytes === null ? "-" : bytes(role.planned_bytes) + (role.planned_disk_bytes ? ` + ${bytes(role.planned_disk_bytes)} on disk` : ""))],
+    ["Planned", "number", (role) => (!role.planned_bytes ? "-" : bytes(role.planned_bytes) + (role.planned_disk_bytes ? ` + ${bytes(role.planned_disk_bytes)} on disk` : ""))],
     ["In", "number", (role) => perSecond(role.in_per_s)], ["Out", "number", (role) => perSecond(role.out_per_s)],
     ["Cores", "number later", (role) => (role.use && role.use.cores !== null ? role.use.cores.toFixed(2) : "-")],
     ["Disk read, written", "number later", (role) => (role.use && role.use.read_per_s !== null ? `${perSecond(role.use.read_per_s)}, ${perSecond(role.use.write_per_s)}` : "-")],
@@ -199,11 +201,11 @@ async function readPlan(page, details) {
   }
 }
 function showMoments(page, view) {
-  show(page.moments, view.moments, () => [make("h2", {}, "What happened"), make("div", { class: "wide" }, make("table", {}, make("tbody", {}, view.moments.toReversed().map((moment) => make("tr", {},
+  show(page.moments, view.moments, () => [make("h2", {}, "What happened"), make("div", { class: "wide capped" }, make("table", {}, make("tbody", {}, view.moments.toReversed().map((moment) => make("tr", {},
     make("td", { title: new Date(1000 * moment.at).toISOString() }, clock(moment.at)), make("td", {}, moment.kind === "state" ? stateMark(moment.text.split(":")[0]) : moment.kind), make("td", {}, moment.kind === "state" ? moment.text.split(": ").slice(1).join(": ") : moment.text))))))]);
 }
 function showFiles(page, view) {
-  show(page.files, view.files.map((file) => [file.name, file.size]), () => [make("h2", {}, "Files"), make("div", { class: "wide" }, make("table", {}, make("tbody", {}, view.files.map((file) => make("tr", {},
+  show(page.files, view.files.map((file) => [file.name, file.size]), () => [make("h2", {}, "Files"), make("div", { class: "wide capped" }, make("table", {}, make("tbody", {}, view.files.map((file) => make("tr", {},
     make("td", {}, make("a", { href: location.hash, onclick: (event) => { event.preventDefault(); act(page, () => save(filePath(page.id, file.name), file.name.split("/").at(-1))); } }, file.name)), make("td", { class: "number" }, bytes(file.size)))))))]);
 }
 async function showPictures(page, view) {
@@ -221,6 +223,10 @@ async function showPictures(page, view) {
   }
   page.gallery.hidden = !wanted.length;
 }
+// The log stays at its end until its reader scrolls up.
+function toEnd(page) {
+  if (page.sticks) page.log.scrollTop = page.log.scrollHeight;
+}
 const LOG_BYTES = 1 << 18, LOG_PIECES = 400;
 function followLog(page, view) {
   page.following = true;
@@ -235,9 +241,8 @@ function followLog(page, view) {
       text = text.slice(line + 1);
       skipping = false;
     }
-    const pre = page.log, atEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
-    pre.append(plain(text));
-    while (pre.childNodes.length > LOG_PIECES) pre.firstChild.remove();
-    if (atEnd) pre.scrollTop = pre.scrollHeight;
+    page.log.append(plain(text));
+    while (page.log.childNodes.length > LOG_PIECES) page.log.firstChild.remove();
+    toEnd(page);
   }).then(() => { if (page === opened) page.logState.textContent = "ended"; });
 }

@@ -25,10 +25,9 @@ function timelinePart() {
       drawn.push(draw("line", { class: "at", x1: x(at), x2: x(at), y1: 0, y2: low + 4 }));
       drawn.push(draw("text", { x: x(at), y: low + 18 }, `step ${step}`));
     }
-    drawn.push(draw("text", { x: wide - right, y: view.lanes.length * ROW + 18, "text-anchor": "end" }, took(view.length_us / 1e6)));
     svg.replaceChildren(...drawn);
     const met = [...new Set(view.lanes.flatMap((lane) => lane.spans.map((span) => span[2])))].sort();
-    kinds.replaceChildren(...met.map((kind) => make("span", { class: `k${kind}` }, make("em", {}, view.kinds[kind]))), make("em", {}, "right: share of the time in which the lane did anything but wait"));
+    kinds.replaceChildren(...met.map((kind) => make("span", { class: `k${kind}` }, make("em", {}, view.kinds[kind]))), make("em", {}, `${took(view.length_us / 1e6)} in all; on the right the share of it in which a lane did anything but wait`));
   }
   svg.addEventListener("pointermove", (event) => {
     const { lane, span } = event.target.dataset;

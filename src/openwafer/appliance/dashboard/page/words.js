@@ -38,5 +38,5 @@ function clock(at) {
 const several = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
 const priority = (p) => `p${Math.floor(p / 100)} (${p})`;
 // Escape sequences of terminals and other control characters are not text.
-const plain = (text) => text.replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "").replace(/\r+\n/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "");
+const plain = (text) => text.replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "").replace(/\r+\n/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "").replace(turned, "");
 const stateMark = (state) => make("span", { class: `state ${/^[a-z]+$/.test(state) ? state : ""}` }, state);

@@ -1,17 +1,17 @@
-"""The socket that a server listens on."""
+"""The socket that a server listens on, and what a user is told where there is none."""
 
 from __future__ import annotations
 
 import errno
 import socket
 
-from openwafer.base import InputError
+from openwafer.base.errors import InputError
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A bound socket; connections are refused until it listens, which it does when the model is loaded.
+    """A bound socket; connections are refused until its owner calls `listen`.
 
-    Raises InputError, before minutes of loading, if the address is not this machine's or the port is taken.
+    Raises InputError if the address is not this machine's or the port is taken.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -28,11 +28,11 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise refused(error, host, port) from None
+        raise listen_error(error, host, port) from None
     return listener
 
 
-def refused(error: OSError, host: str, port: int) -> InputError:
+def listen_error(error: OSError, host: str, port: int) -> InputError:
     """What a user is told if the system does not give the address."""
     if error.errno == errno.EADDRINUSE:
         return InputError(

@@ -1,0 +1,244 @@
+"""Run a body whose operators treat elements alike in blocks that stay in the cache.
+
+An optimizer written out as operators passes over each weight's memory once for every operator. Here all operators that
+belong together pass over one block, then over the next: the numbers are the same, since every operator that is taken
+computes each element from the elements at its place alone, exactly rounded.
+
+Operators are put into rounds: first those of a round that run in blocks, then the others (norms, products), whose results
+the next round's may read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from openwafer.artifact import Arg, Body, Instr, Ref
+from openwafer.cluster._execute import Compiled, compile_body
+from openwafer.cluster._kernels import Kernels
+
+BLOCK = 1 << 16
+"""Elements of a block: 256 KiB of float32, of which an update has half a dozen in use."""
+
+POINTWISE = {
+    "aten.add.Tensor",
+    "aten.sub.Tensor",
+    "aten.mul.Tensor",
+    "aten.div.Tensor",
+    "aten.rsub.Scalar",
+    "aten.sqrt.default",
+    "aten.reciprocal.default",
+    "aten.neg.default",
+    "aten.abs.default",
+    "aten.sgn.default",
+    "aten.maximum.default",
+    "aten.minimum.default",
+    "aten.clamp.default",
+    "aten.clamp.Tensor",
+    "aten.where.self",
+    "aten.where.ScalarOther",
+    "aten.where.ScalarSelf",
+    "aten._to_copy.default",
+    "aten.bitwise_and.Tensor",
+    "aten.bitwise_or.Tensor",
+    "aten.bitwise_not.default",
+    *(
+        f"aten.{name}.{kind}"
+        for name in ("eq", "ne", "lt", "le", "gt", "ge")
+        for kind in ("Tensor", "Scalar")
+    ),
+}
+"""Operators that round each element exactly, so that neither its place in a block nor the block's size matters."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Operators that run together over blocks."""
+
+    run: Compiled
+    size: int
+    whole: tuple[int, ...]
+    """Values of `size` elements that it reads, in the order of its inputs."""
+    scalars: tuple[int, ...]
+    """Values of shape () that it reads; its inputs after those."""
+    results: tuple[int, ...]
+    """Values that it makes and others read."""
+
+
+def compile_blocked(body: Body, kernels: Kernels, in_place: Mapping[int, int] | None = None) -> Compiled:
+    """The function of a body, like `compile_body`; elementwise operators on tensors of more than a block run in blocks.
+
+    in_place: position of an output -> position of the input that it replaces. It is written there at once if nothing else
+    reads that input; then the result is the input's own tensor.
+    """
+    instrs, first = body.instrs, len(body.inputs)
+    taken = [_fits(body, instr) for instr in instrs]
+    if not any(taken):
+        return compile_body(body, kernels)
+    rounds = _rounds(body, taken)
+    groups = _group(body, taken, rounds)
+    group_of = {position: number for number, group in enumerate(groups) for position in group}
+    steps: list[_Group | tuple[Compiled, tuple[int, ...], tuple[int, ...]]] = []
+    for number in range(max(rounds) + 1):
+        for group in groups:
+            if rounds[group[0]] == number:
+                steps.append(_compile_group(body, group, kernels))
+        others = [p for p in range(len(instrs)) if not taken[p] and rounds[p] == number]
+        if others:
+            part, inputs, results = _part(body, others)
+            steps.append((compile_body(part, kernels), inputs, results))
+    readers: dict[int, set[int]] = {}
+    for position, instr in enumerate(instrs):
+        for operand in instr.operands:
+            readers.setdefault(operand, set()).add(group_of.get(position, -1 - position))
+    replaced = {}
+    for output, source in (in_place or {}).items():
+        value = body.outputs[output]
+        home = group_of.get(value - first)
+        if home is not None and readers.get(source, set()) <= {home} and source not in body.outputs:
+            replaced[value] = source
+
+    def run(values: list[Any]) -> tuple[torch.Tensor, ...]:
+        found: dict[int, Any] = dict(enumerate(values))
+        values.clear()
+        for step in steps:
+            if isinstance(step, _Group):
+                _run_group(body, step, found, replaced)
+            else:
+                compiled, inputs, results = step
+                found.update(zip(results, compiled([found[value] for value in inputs]), strict=True))
+        return tuple(found[value] for value in body.outputs)
+
+    return run
+
+
+def _run_group(body: Body, group: _Group, found: dict[int, Any], replaced: Mapping[int, int]) -> None:
+    sources = [found[value].reshape(-1) for value in group.whole]
+    scalars = [found[value] for value in group.scalars]
+    targets = []
+    for value in group.results:
+        kind = body.type_of(value)
+        if value in replaced and found[replaced[value]].is_contiguous():
+            found[value] = found[replaced[value]]
+        else:
+            found[value] = torch.empty(kind.shape, dtype=getattr(torch, kind.dtype))
+        targets.append(found[value].view(-1))
+    for start in range(0, group.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        made = group.run([*(source[part] for source in sources), *scalars])
+        for target, block in zip(targets, made, strict=True):
+            target[part].copy_(block)
+
+
+def _fits(body: Body, instr: Instr) -> bool:
+    """Whether an operator may run in blocks: it is elementwise, on tensors of one large shape and numbers."""
+    if instr.op not in POINTWISE or len(instr.types) != 1:
+        return False
+    shape = instr.types[0].shape
+    return math.prod(shape) > BLOCK and all(
+        body.type_of(operand).shape in (shape, ()) and _is_one(body, operand) for operand in instr.operands
+    )
+
+
+def _is_one(body: Body, value: int) -> bool:
+    return value < len(body.inputs) or len(body.instrs[value - len(body.inputs)].types) == 1
+
+
+def _rounds(body: Body, taken: list[bool]) -> list[int]:
+    """The round of each instruction."""
+    first = len(body.inputs)
+    rounds: list[int] = []
+    for position, instr in enumerate(body.instrs):
+        found = 0
+        for operand in instr.operands:
+            if operand >= first:
+                before = operand - first
+                waits = taken[position] and not taken[before]
+                found = max(found, rounds[before] + waits)
+        rounds.append(found)
+    return rounds
+
+
+def _group(body: Body, taken: list[bool], rounds: list[int]) -> list[list[int]]:
+    """Instructions of one round and shape that read each other's results or the same values, in order."""
+    first = len(body.inputs)
+    parent = list(range(len(body.instrs)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    reader: dict[tuple[int, int], int] = {}
+    for position, instr in enumerate(body.instrs):
+        if not taken[position]:
+            continue
+        for operand in instr.operands:
+            if body.type_of(operand).shape == ():
+                continue
+            before = operand - first
+            if before >= 0 and taken[before] and rounds[before] == rounds[position]:
+                parent[root(position)] = root(before)
+            key = operand, rounds[position]
+            if key in reader:
+                parent[root(position)] = root(reader[key])
+            reader[key] = position
+    groups: dict[int, list[int]] = {}
+    for position in range(len(body.instrs)):
+        if taken[position]:
+            groups.setdefault(root(position), []).append(position)
+    return list(groups.values())
+
+
+def _part(body: Body, positions: list[int]) -> tuple[Body, tuple[int, ...], tuple[int, ...]]:
+    """Some instructions as a body of their own; the values that it reads, and those that others need of it."""
+    first = len(body.inputs)
+    own = {first + position for position in positions}
+    inputs: dict[int, None] = {}
+    for position in positions:
+        inputs.update((v, None) for v in body.instrs[position].operands if v not in own)
+    wanted = set(body.outputs)
+    for position, instr in enumerate(body.instrs):
+        if first + position not in own:
+            wanted.update(instr.operands)
+    results = tuple(value for value in sorted(own) if value in wanted)
+    return _renumbered(body, positions, tuple(inputs), results), tuple(inputs), results
+
+
+def _renumbered(body: Body, positions: list[int], inputs: tuple[int, ...], results: tuple[int, ...]) -> Body:
+    first = len(body.inputs)
+    new = {value: index for index, value in enumerate(inputs)}
+    new |= {first + position: len(inputs) + index for index, position in enumerate(positions)}
+    instrs = tuple(
+        Instr(
+            op=instr.op,
+            args=tuple(_moved(arg, new.__getitem__) for arg in instr.args),
+            kwargs=tuple((key, _moved(arg, new.__getitem__)) for key, arg in instr.kwargs),
+            types=instr.types,
+        )
+        for instr in (body.instrs[position] for position in positions)
+    )
+    kinds = tuple(
+        body.inputs[value] if value < first else body.instrs[value - first].types[0] for value in inputs
+    )
+    return Body(kinds, instrs, tuple(new[value] for value in results))
+
+
+def _moved(arg: Arg, new: Callable[[int], int]) -> Arg:
+    if isinstance(arg, Ref):
+        return Ref(new(arg.index))
+    return tuple(_moved(item, new) for item in arg) if isinstance(arg, tuple) else arg
+
+
+def _compile_group(body: Body, positions: list[int], kernels: Kernels) -> _Group:
+    part, inputs, results = _part(body, positions)
+    whole = tuple(value for value in inputs if body.type_of(value).shape != ())
+    scalars = tuple(value for value in inputs if body.type_of(value).shape == ())
+    part = _renumbered(body, positions, (*whole, *scalars), results)
+    shape = body.instrs[positions[0]].types[0].shape
+    return _Group(compile_body(part, kernels), math.prod(shape), whole, scalars, results)
