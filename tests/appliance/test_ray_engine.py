@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from appliance_cases import config, is_alive, shell, wait_for, wait_for_log, wait_until
+from appliance_cases import config, shell, wait_for, wait_for_log
 
-from openwafer.appliance import Job, JobFolder, JobSpec, ManagementNode, Spread
+from openwafer.appliance import Job, ManagementNode, Spread
 
 pytest.importorskip("ray")
 

@@ -33,6 +33,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(folder: str) -> int:
     """Run the job in `folder` once. Returns the status that its `exit` file says."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started this may block signals in its threads
     alive = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     fcntl.flock(alive, fcntl.LOCK_EX)
     with open(os.path.join(folder, "start.json"), encoding="utf-8") as file:
