@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -49,7 +50,7 @@ def postgres() -> Iterator[str]:
                     threading.Event().wait(0.1)
             yield url
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # at once; SIGTERM would wait for whoever is connected
             server.wait()
             shutil.rmtree(folder)
 

@@ -154,6 +154,7 @@ class Store:
             if connection.execute(select(func.pg_try_advisory_lock(_LOCK))).scalar():
                 return connection
             connection.close()
+        self._engine.dispose()
         raise InputError(
             f"another management node has the job store {self._url}; use that one, or give each cluster a database of its own"
         )
