@@ -111,6 +111,14 @@ class Progress:
     # --- what came of it ------------------------------------------------------------------------------
 
     @property
+    def told_steps(self) -> int:
+        """How many steps of the run, from its beginning, have been reported without a gap."""
+        step = self._first_step
+        while step in self._losses:
+            step += 1
+        return step
+
+    @property
     def losses(self) -> tuple[float, ...]:
         """The loss of each training step, in the order of steps."""
         return tuple(self._losses[step] for step in sorted(self._losses))

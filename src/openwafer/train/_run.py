@@ -202,7 +202,7 @@ class Run:
                 before = start.step
                 try:
                     # `start` may be gone by now: only the last few checkpoints are kept.
-                    start = last_whole(self.folder, self.plan, reporter.note)
+                    start = last_whole(self.folder, self.plan, reporter.note, progress.told_steps)
                 except CheckpointError:
                     raise error from None
                 recoveries += 0 if start.step > before else 1

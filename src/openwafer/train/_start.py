@@ -22,12 +22,18 @@ from openwafer.train._initial import InitialWeights
 from openwafer.train.report import RunFolder
 
 
-def last_whole(folder: RunFolder, plan: Plan, tell: Callable[[str], None]) -> Checkpoint:
+def last_whole(
+    folder: RunFolder, plan: Plan, tell: Callable[[str], None], told_steps: int | None = None
+) -> Checkpoint:
     """The newest checkpoint whose every byte is as it was written; `tell` gets a line for each damaged one passed over.
+
+    told_steps: steps whose reports have come. A role may be lost after a checkpoint and before the report of the step that
+    it holds; an older one, if there is, repeats that step, so that no loss is missing.
 
     Raises CheckpointError if none is whole, or if the newest that is holds other tensors than `plan` trains.
     """
     first: CheckpointError | None = None
+    newer: Checkpoint | None = None
     for path in reversed(list_checkpoints(folder.checkpoints)):
         try:
             checkpoint = Checkpoint.open(path, verify=True)
@@ -36,7 +42,11 @@ def last_whole(folder: RunFolder, plan: Plan, tell: Callable[[str], None]) -> Ch
             tell(f"{path.name} is passed over: {error}")
         else:
             checkpoint.check(plan.records)
-            return checkpoint
+            if told_steps is None or checkpoint.step <= told_steps:
+                return checkpoint
+            newer = newer or checkpoint
+    if newer is not None:
+        return newer
     raise first or CheckpointError(f"{folder.checkpoints} lost its checkpoints; start the run anew")
 
 
