@@ -13,7 +13,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +22,16 @@ from appliance_cases import wait_until
 from rich.console import Console
 
 from openwafer.appliance import JobFolder
-from openwafer.cli import main
 from openwafer.cluster.store import list_checkpoints
 from openwafer.train import fit_config, load_recipe
 from openwafer.train.report import Timeline, _reporter, read_metrics
+from wafer_command import Wafer
 
 PACED = Path(__file__).parents[1] / "cli" / "paced.py"
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Wafer:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> Ended:
-        self._monkeypatch.setattr(sys, "argv", ["wafer", *arguments])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        status = ended.value.code or 0
-        assert isinstance(status, int)
-        out, err = self._capsys.readouterr()
-        return Ended(status, out, err)
+class Shell(Wafer):
+    """The command, and what it says of jobs."""
 
     def job(self, id: str) -> dict[str, Any]:
         """What `wafer job show --json` knows."""
@@ -71,7 +49,7 @@ class Wafer:
 @pytest.fixture
 def wafer(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Wafer:
+) -> Shell:
     """The command, for the user whose cluster the fixture `up` brings up."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
@@ -82,7 +60,7 @@ def wafer(
     monkeypatch.chdir(tmp_path)
     for name in ("WAFER_CLUSTER", "WAFER_CLUSTER_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    return Wafer(monkeypatch, capsys)
+    return Shell(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +105,7 @@ def up(home: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("up")
-def test_a_submitted_recipe_is_trained_as_it_was_when_it_was_submitted(wafer: Wafer, tmp_path: Path) -> None:
+def test_a_submitted_recipe_is_trained_as_it_was_when_it_was_submitted(wafer: Shell, tmp_path: Path) -> None:
     """An editor may be open all the time that a job waits. Its losses are those of `wafer train`."""
     recipe = Path(shutil.copy(PACED, tmp_path / "mine.py"))
     recipe.write_text(recipe.read_text() + "\n\nfrom beside import VALUE\n")
@@ -177,7 +155,7 @@ def test_a_submitted_recipe_is_trained_as_it_was_when_it_was_submitted(wafer: Wa
 
 
 @pytest.mark.usefixtures("up")
-def test_a_cancelled_job_writes_a_checkpoint_and_a_failed_one_says_why(wafer: Wafer) -> None:
+def test_a_cancelled_job_writes_a_checkpoint_and_a_failed_one_says_why(wafer: Shell) -> None:
     """A queue of two: the second waits for the first, and is told so."""
     first = wafer(
         "submit", str(PACED), "steps=400", "pause=0.1", "--systems", "2", "--label", "try=1"
@@ -204,7 +182,7 @@ def test_a_cancelled_job_writes_a_checkpoint_and_a_failed_one_says_why(wafer: Wa
 
 
 @pytest.mark.usefixtures("up")
-def test_users_have_tokens_and_see_their_own_jobs(wafer: Wafer, tmp_path: Path) -> None:
+def test_users_have_tokens_and_see_their_own_jobs(wafer: Shell, tmp_path: Path) -> None:
     """Whoever runs the appliance makes them; the token is shown once."""
     token = wafer("cluster", "user", "add", "bob").out.strip()
     file = tmp_path / "token"
@@ -241,7 +219,7 @@ MISTAKES = {
 
 @pytest.mark.usefixtures("up")
 @pytest.mark.parametrize(("arguments", "text"), MISTAKES.values(), ids=list(MISTAKES))
-def test_a_mistake_is_a_sentence_when_it_is_made(wafer: Wafer, arguments: list[str], text: str) -> None:
+def test_a_mistake_is_a_sentence_when_it_is_made(wafer: Shell, arguments: list[str], text: str) -> None:
     """Not hours later in a log."""
     ended = wafer(*arguments)
     assert ended.status == 1
@@ -250,7 +228,7 @@ def test_a_mistake_is_a_sentence_when_it_is_made(wafer: Wafer, arguments: list[s
     assert "Traceback" not in ended.err
 
 
-def test_jobs_go_on_to_the_same_numbers_when_the_cluster_was_down(wafer: Wafer, tmp_path: Path) -> None:
+def test_jobs_go_on_to_the_same_numbers_when_the_cluster_was_down(wafer: Shell, tmp_path: Path) -> None:
     """`wafer cluster down` ends in a checkpoint, Ctrl-C on `cluster up` does not touch the jobs, the next `up` goes on."""
     home = tmp_path / "home"
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")  # put back by the fixture's monkeypatch

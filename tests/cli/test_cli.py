@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from openwafer.artifact import plan_from_json
-from openwafer.cli import main
 from openwafer.train.report import Timeline, _reporter
+from wafer_command import Wafer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GPT = str(RECIPES / "gpt.py")
 PACED = str(Path(__file__).parent / "paced.py")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Wafer:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> Ended:
-        self._monkeypatch.setattr(sys, "argv", ["wafer", *arguments])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        status = ended.value.code or 0
-        assert isinstance(status, int)
-        out, err = self._capsys.readouterr()
-        return Ended(status, out, err)
 
 
 @pytest.fixture
