@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from appliance_cases import config, shell, wait_for, wait_for_log
+import torch
+from appliance_cases import config, shell, wait_for, wait_for_log, wait_until
+from rich.console import Console
 
-from openwafer.appliance import Job, ManagementNode, Spread
+from openwafer.appliance import Job, JobSpec, ManagementNode, Spread
+from openwafer.base import InputError
+from openwafer.cli._train_job import HOST_COMMAND, HOSTS_OPTIONS, REQUEST, TrainRequest
+from openwafer.cluster.store import Checkpoint, list_checkpoints
+from openwafer.train import fit_config, load_recipe
 
 pytest.importorskip("ray")
 
 from openwafer.appliance.ray import RayEngine
 from openwafer.appliance.ray._placement import Placement, read_placement
 
+RECIPE = Path(__file__).parent / "counted.py"
+STEPS = 40
 ANYWHERE = Spread(options=(), agent=("true",))
 
 
@@ -36,11 +48,9 @@ class RayCluster:
         )
 
     def cut_off(self, id: str) -> None:
-        """End a node as a power cut does, and wait until the others know."""
-        node = next(
-            node for node in self.cluster.list_all_nodes() if node.unique_id == id or node.node_id == id
-        )
-        self.cluster.remove_node(node, allow_graceful=False)
+        """End a node as a power cut does: its raylet is killed, and with it goes what it started."""
+        nodes = self.cluster.list_all_nodes()
+        self.cluster.remove_node(next(n for n in nodes if n.node_id == id), allow_graceful=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +93,71 @@ def test_a_job_runs_on_a_host_that_has_room_and_is_found_again_by_the_next_node(
             assert wait_for(node, ended.id).state == "cancelled"
     finally:
         empty.cluster.remove_node(wide)
+
+
+def training() -> tuple[JobSpec, dict[str, bytes]]:
+    """The job that `wafer submit` makes of the recipe, for two systems."""
+    request = TrainRequest(recipe=RECIPE.name, arguments=[f"steps={STEPS}", "pause=0.1"])
+    words = ("{python}", "-m", "openwafer.cli", "train-job", f"{{job}}/source/{REQUEST}")
+    words += ("--systems", "{systems}", "--memoryx", "{memoryx}", "--threads", "{threads}")
+    words += ("--folder", "{job}/run")
+    spec = JobSpec(
+        kind="train",
+        command=words,
+        resume_command=words,
+        systems=2,
+        max_restarts=3,
+        tells_state=True,
+        spread=Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND),
+    )
+    return spec, {RECIPE.name: RECIPE.read_bytes(), REQUEST: msgspec.json.encode(request)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 2)], ids=["over two hosts", "on one of two"])
+def test_a_host_that_is_cut_off_in_the_middle_changes_no_number(
+    empty: RayCluster, tmp_path: Path, sizes: tuple[int, int]
+) -> None:
+    """A job over several hosts goes on with those that are left; one whose own host is lost starts again on another. Both
+    from the last checkpoint.
+    """
+    for size in sizes:
+        empty.add(size)
+    state = tmp_path / "state"
+    try:
+        with RayEngine(state, empty.address) as engine, ManagementNode(config(state), engine) as node:
+            job = node.submit(*training())
+            folder = node.folder(job.id)
+            wait_until(lambda: (folder.run / "checkpoints" / "checkpoint-10").exists(), "checkpoint-10")
+            where = seats(node, job)
+            assert len(where.seats) == 2 // sizes[0]
+            empty.cut_off(where.seats[-1].node)
+            done = wait_for(node, job.id)
+            log = node.log(job.id).decode()
+            assert done.state == "succeeded", log
+            assert "was lost" in log
+            assert done.starts == (1 if len(where.seats) == 2 else 2), log
+            if done.starts == 2:
+                assert seats(node, job).seats[0].node != where.seats[0].node
+                assert "its process was lost; going on from checkpoint-" in log
+    finally:
+        for left in list(empty.cluster.list_all_nodes())[1:]:
+            with suppress(Exception):
+                empty.cluster.remove_node(left)
+    whole = replace(load_recipe(RECIPE, steps=STEPS), folder=str(tmp_path / "whole"))
+    fit_config(whole, console=Console(file=io.StringIO()))
+    ours, theirs = (
+        Checkpoint.open(list_checkpoints(path)[-1], verify=True)
+        for path in (folder.run / "checkpoints", tmp_path / "whole" / "checkpoints")
+    )
+    assert ours.step == theirs.step == STEPS
+    for name in theirs.types:
+        assert torch.equal(ours.tensor(name), theirs.tensor(name)), name
+
+
+def test_a_cluster_that_is_not_there_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> None:
+    """And no traceback of Ray's."""
+    with pytest.raises(
+        InputError, match=r"no Ray cluster can be joined at '127\.0\.0\.1:1'.*ray start --head"
+    ):
+        RayEngine(tmp_path, "127.0.0.1:1")

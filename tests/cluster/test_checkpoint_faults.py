@@ -197,6 +197,27 @@ def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_limit_inside_a_page_is_a_full_disk_where_odd_lengths_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Direct writes that the limit cuts inside a page end with EINVAL on some file systems, which tells a user nothing."""
+    real = os.pwritev
+
+    def refuses_odd_lengths(fd: int, data: list[memoryview], offset: int) -> int:
+        if offset + len(data[0]) > 5000:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwritev", refuses_odd_lengths)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(StorageError, match="File too large"):
+            save_checkpoint(tmp_path, store_at(1), 1, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size is known before the first byte."""
     monkeypatch.setattr(writer_module, "free_bytes", lambda folder: 1000)

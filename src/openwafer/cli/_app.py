@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from openwafer.base import InputError, WaferError, configure_logs
 from openwafer.cli._bench import bench
@@ -42,7 +43,20 @@ from openwafer.cli._serve import serve
 from openwafer.cli._submit import submit
 from openwafer.cli._train_job import train_job
 
+
+class Commands(TyperGroup):
+    """The commands, of which each may be interrupted: typer would end it without a word."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="The open Wafer-Scale Cluster.",
     no_args_is_help=True,
     add_completion=False,
@@ -201,6 +215,3 @@ def main() -> None:
     except WaferError as error:
         Console(stderr=True, highlight=False, markup=False).print(f"error: {error}", soft_wrap=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        raise SystemExit(130) from None

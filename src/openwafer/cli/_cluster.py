@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +20,9 @@ from openwafer.cli._contact import Certificate, TokenFile, client_of
 from openwafer.cli._contact import Cluster as Url
 
 if TYPE_CHECKING:
-    from openwafer.appliance import ManagementNode
+    from openwafer.appliance import Engine, Host, ManagementNode
     from openwafer.appliance._users import Users
+    from openwafer.appliance._views import HostView
     from openwafer.compat.appliance import ClientDoor
 
 cluster = typer.Typer(help="A cluster that many jobs share.", no_args_is_help=True)
@@ -34,7 +36,13 @@ Folder = Annotated[
 
 @cluster.command("up")
 def up(
-    systems: Annotated[int, typer.Option(help="Compute systems to share.")] = 1,
+    systems: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute systems to share; default 1, or as many as a Ray cluster offers.",
+            show_default=False,
+        ),
+    ] = None,
     folder: Folder = None,
     memoryx: Annotated[str, typer.Option(help="ram, disk:/path, or disk:/path,/on/another/disk.")] = "ram",
     memoryx_bytes: Annotated[
@@ -55,6 +63,12 @@ def up(
     grace_seconds: Annotated[
         float, typer.Option(help="For a job that is ended to write a checkpoint.")
     ] = 60.0,
+    engine: Annotated[
+        str, typer.Option(help="local: this machine; ray: the machines of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str, typer.Option(help="Of the Ray cluster; auto: the one that this machine is in.")
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8470,
     certificate: Annotated[
@@ -80,9 +94,11 @@ def up(
     from openwafer.appliance.web import Listen, Service
 
     state = _state_folder(folder)
-    config = NodeConfig(
+    if engine not in ("local", "ray"):
+        raise InputError(f"there is no engine {engine!r}; give local or ray")
+    make_config = partial(
+        NodeConfig,
         folder=state,
-        systems=systems,
         compile_slots=compile_slots,
         memoryx=memoryx,
         memoryx_bytes=None if memoryx_bytes is None else parse_bytes(memoryx_bytes),
@@ -92,7 +108,13 @@ def up(
     )
     listen = Listen(host=host, port=port, certificate=certificate, key=key)
     with ExitStack() as stack:
-        node = stack.enter_context(ManagementNode(config))
+        runs_jobs: Engine | None = None
+        if engine == "ray":
+            from openwafer.appliance.ray import RayEngine
+
+            over_hosts = runs_jobs = stack.enter_context(RayEngine(state, address, systems))
+            systems = systems or over_hosts.systems()
+        node = stack.enter_context(ManagementNode(make_config(systems=systems or 1), runs_jobs))
         users = Users(state / "users.json")
         token_file = state / "token"
         token = _own_token(users, token_file)
@@ -111,6 +133,8 @@ def up(
             _say(
                 f"{amounts.systems} systems, {format_bytes(amounts.memoryx_bytes)} of MemoryX memory in {memoryx}"
             )
+            if node.hosts():
+                _say(f"on hosts of a Ray cluster: {', '.join(_host_words(host) for host in node.hosts())}")
             if node.queue():
                 _say(
                     f"taken over: {len(running)} jobs that run, {len(node.queue()) - len(running)} that wait"
@@ -188,6 +212,8 @@ def status(url: Url = None, token_file: TokenFile = None, certificate: Certifica
         what = f"out of service: {system.out_of_service}" if system.out_of_service else ""
         table.add_row(system.name, what, f"has {system.job}" if system.job else "" if what else "free")
     Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+    for host in told.hosts:
+        typer.echo(f"host {_host_words(host)}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(told.states.items()))
     typer.echo(f"jobs: {states or 'none'}")
 
@@ -229,6 +255,11 @@ def remove_user(
 
     Users(_state_folder(folder) / "users.json").remove(name)
     typer.echo(f"{name} is no user any more")
+
+
+def _host_words(host: Host | HostView) -> str:
+    jobs = f", {host.jobs} job{'s' if host.jobs != 1 else ''}" if host.jobs else ""
+    return f"{host.name} ({host.address}): {host.systems} system{'s' if host.systems != 1 else ''}{jobs}"
 
 
 def _client_door(

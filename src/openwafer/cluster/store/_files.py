@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -130,7 +131,13 @@ def write_fully(fd: int, data: memoryview, offset: int, unit: int = 1) -> None:
     """Write all of `data` at `offset`, over short writes; see `read_fully` for `unit`."""
     done = 0
     while done < len(data):
-        count = os.pwritev(fd, [data[done : done + CHUNK_BYTES]], offset + done)
+        try:
+            count = os.pwritev(fd, [data[done : done + CHUNK_BYTES]], offset + done)
+        except OSError as error:
+            # A limit on the size of files that lies inside a unit: some file systems refuse the odd length instead.
+            if error.errno == errno.EINVAL and resource.getrlimit(resource.RLIMIT_FSIZE)[0] < offset + len(data):
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from error
+            raise
         count -= count % unit
         if count == 0:
             # A write that makes no progress and no error is a disk that filled up under this very call.
