@@ -130,9 +130,20 @@ inline void tile(
     float* out) {
   Vector sums[R][M][SUMS];
   float* at = kept + (token * MAX_CHUNK_ROWS + n * M) * SUMS * WIDTH;
-  OPENWAFER_UNROLL
-  for (int i = 0; i < R * M * SUMS; ++i) {
-    sums[i / SUMS / M][i / SUMS % M][i % SUMS] = block.begins ? set(0) : load(at + i * WIDTH);
+  const auto each = [&](const auto& act) {
+    OPENWAFER_UNROLL
+    for (int r = 0; r < R; ++r) {
+      OPENWAFER_UNROLL
+      for (int m = 0; m < M; ++m) {
+        OPENWAFER_UNROLL
+        for (int s = 0; s < SUMS; ++s) act(sums[r][m][s], at + ((r * M + m) * SUMS + s) * WIDTH);
+      }
+    }
+  };
+  if (block.begins) {
+    each([](Vector& sum, const float*) { sum = set(0); });
+  } else {
+    each([](Vector& sum, const float* from) { sum = load(from); });
   }
   const auto* x = reinterpret_cast<const typename Way<W>::Number*>(product.x) + token * product.padded + block.first * M;
   accumulate<W, R, M, AHEAD>(chunk + n * product.columns + block.first, product.columns, x, block.count, sums, ahead);
@@ -144,8 +155,7 @@ inline void tile(
     }
     return;
   }
-  OPENWAFER_UNROLL
-  for (int i = 0; i < R * M * SUMS; ++i) store(at + i * WIDTH, sums[i / SUMS / M][i / SUMS % M][i % SUMS]);
+  each([](const Vector& sum, float* to) { store(to, sum); });
 }
 
 // As many rows at a time as registers hold sums for.
