@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # Read when torch is loaded. Several processes of tests share the cores, and a thread of OpenMP that spins takes the time
 # of the one that it waits for: beside a busy machine tests/serve/executors took three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Plans that runs keep are the tests' own; matplotlib's list of fonts, which takes seconds to make, is the account's."""
+    account = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    with pytest.MonkeyPatch.context() as patch:
+        if "MPLCONFIGDIR" not in os.environ:
+            patch.setenv("MPLCONFIGDIR", str(Path(account, "matplotlib")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

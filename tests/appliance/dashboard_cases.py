@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from appliance_cases import config, shell, wait_for
 
-from openwafer.appliance import Job, ManagementNode
+from openwafer.appliance import Command, Engine, Host, Job, JobFolder, LocalEngine, ManagementNode, Outcome
 from openwafer.appliance._users import Users
 from openwafer.appliance.web import Listen, Service
 from openwafer.artifact import Plan, plan_to_json
@@ -43,12 +43,37 @@ class Up:
         return answer.json()
 
 
+class TwoHosts(Engine):
+    """Jobs of this machine, of which it says that they run on the second of two."""
+
+    def __init__(self) -> None:
+        self._engine = LocalEngine()
+        self._folders: list[JobFolder] = []
+
+    def start(self, folder: JobFolder, command: Command) -> None:
+        self._engine.start(folder, command)
+        self._folders.append(folder)
+
+    def look(self, folder: JobFolder, number: int) -> Outcome:
+        return self._engine.look(folder, number)
+
+    def interrupt(self, folder: JobFolder) -> None:
+        self._engine.interrupt(folder)
+
+    def kill(self, folder: JobFolder) -> None:
+        self._engine.kill(folder)
+
+    def hosts(self) -> list[Host]:
+        ids = tuple(folder.path.name for folder in self._folders)
+        return [Host("front", "10.0.0.1", 0, ()), Host(HOSTILE, "10.0.0.2", 2, ids)]
+
+
 @contextmanager
-def appliance(folder: Path, **changes: Any) -> Iterator[Up]:
+def appliance(folder: Path, engine: Engine | None = None, **changes: Any) -> Iterator[Up]:
     """One that is up. Its jobs are ended with it."""
     users = Users(folder / "users.json")
     tokens = {name: users.add(name, admin=name == "ada") for name in ("ann", "bob", "ada")}
-    with ManagementNode(config(folder, grace_s=5.0, **changes)) as node:
+    with ManagementNode(config(folder, grace_s=5.0, **changes), engine) as node:
         with Service(node, users, Listen(), "1.2").in_background() as url:
             yield Up(node, users, url, tokens)
         for job in node.queue():

@@ -5,7 +5,6 @@ WAFER_CHAOS_KILLS=30 kills so many times; a few by default.
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import signal
@@ -15,25 +14,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
-import torch
 from appliance_cases import WAIT_S, processes_of, wait_until
-from rich.console import Console
+from counted_job import check_undisturbed, counted_job
 
-from openwafer.appliance import JobFolder, JobSpec
+from openwafer.appliance import JobFolder
 from openwafer.appliance.client import Client, Contact
 from openwafer.base import EngineError
-from openwafer.cli._train_job import REQUEST, TrainRequest
-from openwafer.cluster.store import Checkpoint, list_checkpoints
-from openwafer.train import fit_config, load_recipe
-from openwafer.train.report import read_metrics
 
-RECIPE = Path(__file__).parent / "counted.py"
 KILLS = int(os.environ.get("WAFER_CHAOS_KILLS", "2"))
 STEPS = max(40, 20 * KILLS)
 
@@ -109,26 +100,7 @@ def test_whatever_is_killed_a_job_ends_with_the_undisturbed_weights_and_no_line_
     followed: list[str] = []
     try:
         client = cluster.client()
-        request = TrainRequest(recipe=RECIPE.name, arguments=[f"steps={STEPS}", "pause=0.15"])
-        words = (
-            "{python}",
-            "-m",
-            "openwafer.cli",
-            "train-job",
-            f"{{job}}/source/{REQUEST}",
-            "--systems",
-            "{systems}",
-        )
-        words += ("--memoryx", "{memoryx}", "--threads", "{threads}", "--folder", "{job}/run")
-        spec = JobSpec(
-            kind="train",
-            command=words,
-            resume_command=words,
-            systems=2,
-            max_restarts=KILLS + 1,
-            tells_state=True,
-        )
-        job = client.submit(spec, {RECIPE.name: RECIPE.read_bytes(), REQUEST: msgspec.json.encode(request)})
+        job = client.submit(*counted_job(STEPS, 0.15, max_restarts=KILLS + 1))
         folder = JobFolder(cluster.folder / "jobs" / job.id)
         follower = threading.Thread(target=lambda: followed.extend(client.follow_log(job.id)), daemon=True)
         follower.start()
@@ -161,15 +133,4 @@ def test_whatever_is_killed_a_job_ends_with_the_undisturbed_weights_and_no_line_
     finally:
         cluster.kill()
     print(f"seed {seed}: killed {len(killed)}: {killed}; {done.starts} starts")
-    whole = replace(load_recipe(RECIPE, steps=STEPS), folder=str(tmp_path / "whole"))
-    expected = fit_config(whole, console=Console(file=io.StringIO()))
-    reports = read_metrics(folder.run / "metrics.jsonl").train
-    assert [report.step for report in reports] == list(range(1, STEPS + 1))
-    assert [report.loss for report in reports] == list(expected.losses)
-    ours, theirs = (
-        Checkpoint.open(list_checkpoints(path)[-1], verify=True)
-        for path in (folder.run / "checkpoints", tmp_path / "whole" / "checkpoints")
-    )
-    assert ours.step == theirs.step == STEPS
-    for name in theirs.types:
-        assert torch.equal(ours.tensor(name), theirs.tensor(name)), (name, seed, killed)
+    check_undisturbed(folder.run, STEPS, tmp_path / "whole")

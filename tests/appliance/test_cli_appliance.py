@@ -155,6 +155,25 @@ def test_a_submitted_recipe_is_trained_as_it_was_when_it_was_submitted(wafer: Sh
 
 
 @pytest.mark.usefixtures("up")
+def test_a_compile_job_takes_no_system_and_the_jobs_after_it_find_its_plan(wafer: Shell, home: Path) -> None:
+    """So what cannot be planned is told, and the cache filled, while others train. Its plan is shown as any job's."""
+    recipe = (str(PACED), "steps=3", "--systems", "2")
+    compiled = wafer("submit", *recipe, "--compile-only").out.strip()
+    done = wafer.wait(compiled, "succeeded", "failed")
+    assert (done["state"], done["reason"], done["systems"]) == ("succeeded", "planned", [])
+    assert (done["spec"]["kind"], done["spec"]["compile_slots"]) == ("compile", 1)
+    state = home / "state" / "openwafer"
+    (plan,) = state.glob("compile/train_*/plan.json")
+    assert plan.read_bytes() == (state / "jobs" / compiled / "run" / "plan.json").read_bytes()
+
+    trained = wafer("submit", *recipe).out.strip()
+    followed = wafer("job", "logs", trained, "-f")
+
+    assert followed.status == 0, followed.out
+    assert f"| Plan from the compile cache, {plan.parent.name}" in followed.out
+
+
+@pytest.mark.usefixtures("up")
 def test_a_cancelled_job_writes_a_checkpoint_and_a_failed_one_says_why(wafer: Shell) -> None:
     """A queue of two: the second waits for the first, and is told so."""
     first = wafer(

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from appliance_cases import shell, wait_for, wait_until
-from dashboard_cases import HOSTILE, Up, appliance, run_job
+from dashboard_cases import HOSTILE, TwoHosts, Up, appliance, run_job
 
 from openwafer.appliance.dashboard import page
 from openwafer.artifact import Plan
@@ -78,6 +78,18 @@ def test_others_see_that_a_system_is_taken_and_not_by_whom(empty: Up) -> None:
     assert "secret" not in json.dumps(told)
     assert job.id not in json.dumps(told)
     assert empty.json("/v1/board", "ann")["holders"][0]["name"] == "secret"
+
+
+def test_the_map_says_which_jobs_are_on_which_host(tmp_path: Path) -> None:
+    """Over several machines: who looks for the one that is slow finds its jobs, and others' without a name."""
+    with appliance(tmp_path, TwoHosts()) as up:
+        run_job(up, name="secret")
+
+        told = up.json("/v1/board", "bob")
+        where = [(host["address"], host["systems"], host["holders"]) for host in told["hosts"]]
+        assert where == [("10.0.0.1", 0, []), ("10.0.0.2", 2, [0])]
+        assert "secret" not in json.dumps(told)
+        assert [host["jobs"] for host in up.json("/v1/cluster")["hosts"]] == [0, 1]
 
 
 def test_the_table_shows_what_runs_then_the_queue_in_its_order_then_what_ended(empty: Up) -> None:

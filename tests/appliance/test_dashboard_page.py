@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from appliance_cases import shell, wait_for, wait_until
-from dashboard_cases import HOSTILE, Up, appliance, run_job
+from dashboard_cases import HOSTILE, TwoHosts, Up, appliance, run_job
 
 from openwafer.appliance.web import Listen, Service
 
@@ -115,6 +115,25 @@ def test_a_running_jobs_page_shows_its_numbers_and_obeys(tab: browser.Tab, up: U
     assert wait_for(up.node, job.id).state == "cancelled"
     tab.wait_for("part('cancel') === null && opened.logState.textContent === 'ended'")
     assert "403" in " ".join(tab.problems)  # p0, which the browser notes
+
+
+def test_hosts_are_shown_with_their_jobs_where_there_are_several(
+    tab: browser.Tab, up: Up, tmp_path: Path
+) -> None:
+    """Their names are text, too; on one machine there is nothing to show."""
+    with appliance(tmp_path, TwoHosts()) as over:
+        job = run_job(over, name="small")
+        enter(tab, over)
+        tab.wait_for("document.querySelectorAll('#hosts .host').length === 2")
+        assert "10.0.0.1" in tab.text("#hosts .host:first-child")
+        shown = tab.text("#hosts .host:last-child")
+        assert HOSTILE.replace("\u202e", "") in shown
+        assert "small" in shown
+        assert tab.value("document.querySelector('#hosts .name').getAttribute('href')") == f"#/job/{job.id}"
+    enter(tab, up)
+    tab.wait_for("document.querySelectorAll('#systems .system').length === 2")
+    assert tab.value("part('machines').hidden")
+    assert tab.problems == []
 
 
 def test_the_table_keeps_its_filters_in_the_address_and_fits_a_telephone(tab: browser.Tab, up: Up) -> None:

@@ -251,7 +251,7 @@ def test_a_wrong_token_is_refused_at_both_ends() -> None:
     with Hosts("127.0.0.1", 0, TOKEN.encode(), 1, 0.5, told.append) as hosts:
         with pytest.raises(InputError, match="its token is wrong; give every host a copy"):
             serve_host("127.0.0.1", hosts.port, b"not the token at all", tell=quiet)
-        with pytest.raises(InputError, match="0 of 1 hosts joined"):
+        with pytest.raises(StallError, match="0 of 1 hosts joined"):
             hosts.gather()
 
     assert any("refused a connection from 127.0.0.1: its token is wrong" in line for line in told)
@@ -263,7 +263,7 @@ def test_a_run_that_nobody_joins_ends_and_says_how_to_join() -> None:
     begin = time.monotonic()
     with Hosts("127.0.0.1", 0, TOKEN.encode(), 2, 0.3, told.append) as hosts:
         with pytest.raises(
-            InputError, match=r"0 of 2 hosts joined at .*; start `wafer host --join` on the others"
+            StallError, match=r"0 of 2 hosts joined at .*; start `wafer host --join` on the others"
         ):
             hosts.gather()
 

@@ -106,9 +106,6 @@ def test_logs_and_globals_come_from_the_update():
     assert dict(update.logs)["lr"] in update.begin.outputs
 
 
-# --- what cannot be cut -----------------------------------------------------------------------------------
-
-
 class _Rule(UpdateRule):
     def globals(self):
         return {"step": torch.zeros(())}
@@ -118,6 +115,34 @@ class _Rule(UpdateRule):
 
     def loss_scale(self, globals):
         return None
+
+
+class Summing(_Rule):
+    """Reports a norm of all weights and clips by one of all gradients, each added up in a loop over weights."""
+
+    def update(self, weights, grads, state, globals):
+        total, length = torch.zeros(()), torch.zeros(())
+        for name in sorted(grads, key=lambda name: name[::-1]):
+            total = total + grads[name].norm() ** 2
+            length = length + weights[name].norm() ** 2
+        new = {name: weights[name] - grads[name] / total.sqrt() for name in grads}
+        logs = {"weights": length.sqrt(), "gradients": total.sqrt()}
+        return Updated(weights=new, state={name: {} for name in grads}, globals=dict(globals), logs=logs)
+
+
+@pytest.mark.parametrize("name", ["mnist", "gpt"])
+def test_a_number_of_all_weights_may_be_added_up_in_any_order(name):
+    """The sum so far and the next weight's number are both small: the sum goes on once every record has given its own."""
+    update = assemble(family(name).capture(rule=Summing()), BodyTable()).update
+
+    assert update.waits
+    assert set(dict(update.logs).values()) <= set(update.across.outputs)
+    carried = {value for record in update.records for value in record.before.outputs}
+    assert carried <= set(update.across.inputs)
+    assert all("/gradient" not in value for value in update.across.inputs)
+
+
+# --- what cannot be cut -----------------------------------------------------------------------------------
 
 
 class ByUpdateNorm(_Rule):

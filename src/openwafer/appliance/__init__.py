@@ -7,7 +7,7 @@ what there is to tell by lines in its folder's events.jsonl. Jobs run in process
 next node takes them over.
 """
 
-from openwafer.appliance._config import NodeConfig
+from openwafer.appliance._config import COMPILE_ROOT, NodeConfig
 from openwafer.appliance._engine import Command, Engine, Host, Outcome
 from openwafer.appliance._folder import JobFolder
 from openwafer.appliance._job import FINAL, Ending, Job, JobState, new_id
@@ -18,6 +18,7 @@ from openwafer.appliance._settle import TRY_AGAIN
 from openwafer.appliance._spec import DEFAULT_PRIORITY, JobKind, JobSpec, Spread, parse_priority
 
 __all__ = [
+    "COMPILE_ROOT",
     "DEFAULT_PRIORITY",
     "FINAL",
     "TRY_AGAIN",

@@ -13,6 +13,9 @@ from openwafer.appliance._queue import Amounts
 from openwafer.appliance._store import sqlite_url
 from openwafer.base import InputError
 
+COMPILE_ROOT = "compile"
+"""Of the state folder: the compile cache, see artifact.CompileCache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:

@@ -37,7 +37,8 @@ class Host(NamedTuple):
     name: str
     address: str
     systems: int
-    jobs: int
+    jobs: tuple[str, ...]
+    """The ids of those that have processes there."""
 
 
 class Engine(ABC):

@@ -82,12 +82,9 @@ class LocalEngine(Engine):
         self._collect(folder)
         if _holder(folder) is not None:
             return Outcome("runs")
-        try:
-            told = msgspec.json.decode(folder.exit.read_bytes(), type=_Exit)
-        except (OSError, msgspec.MsgspecError):
-            told = None
-        if told is not None and told.start == number:
-            return Outcome("ended", told.status)
+        ended = ending_of(folder, number)
+        if ended is not None:
+            return ended
         if _last(folder).number < number:
             return Outcome("absent")
         self._end_leftovers(folder)
@@ -125,6 +122,15 @@ class LocalEngine(Engine):
                 with suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(left, timeout=0.1)
+
+
+def ending_of(folder: JobFolder, number: int) -> Outcome | None:
+    """How the start of this number ended, if its runner wrote that down."""
+    try:
+        told = msgspec.json.decode(folder.exit.read_bytes(), type=_Exit)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return Outcome("ended", told.status) if told.start == number else None
 
 
 def _belongs(process: psutil.Process, folder: str) -> bool:

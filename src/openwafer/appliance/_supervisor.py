@@ -24,8 +24,12 @@ from openwafer.appliance._spec import Spread
 from openwafer.appliance._systems import Systems
 from openwafer.base import StorageError, WaferError, logger
 
+_LEASES_S = 1.0
+"""Between two looks at the leases of jobs that wait."""
 _RETRY_S = 5.0
 """After a start that the machine refused: a full disk, no more processes."""
+_OWN_VARIABLES = ("WAFER_", "RAY_AUTH_")
+"""Of the node's environment: not for jobs, which are their users'."""
 _LOG = logger("node")
 
 
@@ -51,6 +55,7 @@ class Supervisor:
         self._errors: dict[str, str] = {}
         self._not_before = 0.0
         self._there: int | None = None
+        self._leases_due = 0.0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="node", daemon=True)
 
@@ -129,6 +134,11 @@ class Supervisor:
         with self._board.lock:
             for job in self._board.holding():
                 self._try(job.id, partial(self._watch, job))
+            if time.monotonic() >= self._leases_due:
+                self._leases_due = time.monotonic() + _LEASES_S
+                for job in self._board.waiting():
+                    if job.spec.lease_s is not None and self._silent_s(job.id) > job.spec.lease_s:
+                        self._board.end(job, "cancelled", f"no heartbeat for {job.spec.lease_s:g} s")
             if (woken or self._not_before) and not self.paused and time.monotonic() >= self._not_before:
                 self._not_before = 0.0
                 self._schedule()
@@ -218,8 +228,13 @@ class Supervisor:
             and now - job.started > spec.time_limit_s
         ):
             self.end(job, "cancelled", f"ran longer than its limit of {spec.time_limit_s:g} s")
-        elif spec.lease_s is not None and time.monotonic() - self._beats.get(job.id, 0.0) > spec.lease_s:
+        elif spec.lease_s is not None and self._silent_s(job.id) > spec.lease_s:
             self.end(job, "cancelled", f"no heartbeat for {spec.lease_s:g} s")
+
+    def _silent_s(self, id: str) -> float:
+        """How long a job's owner has not been heard of; since this node has known the job, if it never was."""
+        now = time.monotonic()
+        return now - self._beats.setdefault(id, now)
 
     # --- starting -------------------------------------------------------------------------------------
 
@@ -282,7 +297,7 @@ class Supervisor:
                 text = text.replace(name, value)
             return text
 
-        own = {name: value for name, value in os.environ.items() if not name.startswith("WAFER_")}
+        own = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
         spread = None
         if spec.spread is not None:
             spread = Spread(

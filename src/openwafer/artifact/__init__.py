@@ -11,6 +11,7 @@ from openwafer.artifact._body import (
     parse_body,
     print_body,
 )
+from openwafer.artifact._compile_cache import CompileCache, open_plan
 from openwafer.artifact._describe import describe_plan
 from openwafer.artifact._device_memory import (
     VALUE_BUFFERS,
@@ -20,6 +21,7 @@ from openwafer.artifact._device_memory import (
 )
 from openwafer.artifact._liveness import call_of, drops
 from openwafer.artifact._measured import DiskSpeed
+from openwafer.artifact._outputs import OUTPUT_SLOTS, Laid, part_type, system_outputs, update_outputs
 from openwafer.artifact._plan import (
     ALIGN_BYTES,
     HEAP_BYTES,
@@ -34,6 +36,7 @@ from openwafer.artifact._plan import (
     MemoryXMemory,
     Metric,
     Mode,
+    Output,
     Part,
     Plan,
     ReceiveValues,
@@ -50,6 +53,7 @@ from openwafer.artifact._plan import (
     plan_from_json,
     plan_to_json,
 )
+from openwafer.artifact._sources import loaded_modules, packages_token, token_of
 from openwafer.artifact._traffic import (
     BATCH_SLOTS,
     EXCHANGE_BYTES,
@@ -77,22 +81,26 @@ __all__ = [
     "DTYPE_BYTES",
     "EXCHANGE_BYTES",
     "HEAP_BYTES",
+    "OUTPUT_SLOTS",
     "VALUE_BUFFERS",
     "Action",
     "Arg",
     "Backward",
     "Body",
     "Call",
+    "CompileCache",
     "DiskSpeed",
     "Forward",
     "Global",
     "Gradient",
     "Instr",
+    "Laid",
     "Layer",
     "Load",
     "MemoryXMemory",
     "Metric",
     "Mode",
+    "Output",
     "Part",
     "Plan",
     "ReceiveValues",
@@ -122,15 +130,22 @@ __all__ = [
     "host_bytes_for",
     "layers_for",
     "load_order",
+    "loaded_modules",
     "make_record",
     "memoryx_of",
+    "open_plan",
+    "packages_token",
     "parse_body",
+    "part_type",
     "plan_from_json",
     "plan_to_json",
     "print_body",
     "record_buffers",
     "streams_in_place",
+    "system_outputs",
     "systems_of_stage",
+    "token_of",
+    "update_outputs",
     "value_slots",
     "weight_buffers",
     "weight_ring_bytes",

@@ -213,6 +213,22 @@ class RecordUpdate(msgspec.Struct, frozen=True):
     apply: Call | None
 
 
+class Output(msgspec.Struct, frozen=True):
+    """A tensor that each step hands out whole.
+
+    Dim `dim` belongs to the batch: it has before * samples * after entries. dim -1: none does, and the value is the whole.
+    """
+
+    label: str
+    value: str
+    dtype: str
+    shape: tuple[int, ...]
+    """For the whole batch."""
+    dim: int = -1
+    before: int = 1
+    after: int = 1
+
+
 class Update(msgspec.Struct, frozen=True):
     """The update part of the step, cut along the records.
 
@@ -228,6 +244,8 @@ class Update(msgspec.Struct, frozen=True):
     """(global, value name): what the globals become when the step ends."""
     logs: tuple[tuple[str, str], ...] = ()
     """(label, value name) of scalars to report each step: learning rate, gradient norm, loss scale."""
+    outputs: tuple[Output, ...] = ()
+    """Tensors to hand out each step."""
 
 
 class Global(msgspec.Struct, frozen=True):
@@ -386,6 +404,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     notes: tuple[str, ...] = ()
     own_memory: bool = False
     """Whether systems compute in memory that is not the host's (GPUs): all that they receive is copied there."""
+    outputs: tuple[Output, ...] = ()
+    """Tensors that systems hand out in each step, in parts: their microbatches'."""
     memoryx_of: tuple[int, ...] = ()
     """By record: the MemoryX shard that stores, streams and updates it; empty where there is one for all."""
 

@@ -33,11 +33,13 @@ from openwafer.cli._recipe import (
     Processes,
     Recipe,
     Recompute,
+    Replan,
     ShardVocabulary,
     SystemMemory,
     Systems,
     Threads,
     configure,
+    own_compile_cache,
 )
 from openwafer.cli._serve import serve
 from openwafer.cli._submit import submit
@@ -87,32 +89,35 @@ def train(
     folder: Folder = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start the folder's run anew.")] = False,
+    replan: Replan = False,
 ) -> None:
     """Train a recipe, on a cluster of this machine or over hosts that join."""
     with interrupts_wait():
-        from openwafer.train import fit_config
+        from openwafer.train import SavedPlans, fit_config
 
-    config = configure(
-        recipe,
-        arguments,
-        folder,
-        microbatch,
-        recompute,
-        shard_vocabulary,
-        systems=systems,
-        system_memory=system_memory,
-        memoryx=memoryx,
-        memoryx_shards=memoryx_shards,
-        memoryx_memory=memoryx_memory,
-        execution=execution,
-        processes=processes,
-        threads=threads,
-        device=device,
-    )
+    saved = SavedPlans(own_compile_cache(), recipe, arguments or [], replan=replan)
+    with saved.watching():
+        config = configure(
+            recipe,
+            arguments,
+            folder,
+            microbatch,
+            recompute,
+            shard_vocabulary,
+            systems=systems,
+            system_memory=system_memory,
+            memoryx=memoryx,
+            memoryx_shards=memoryx_shards,
+            memoryx_memory=memoryx_memory,
+            execution=execution,
+            processes=processes,
+            threads=threads,
+            device=device,
+        )
     cluster = over_hosts(config.cluster, hosts, port, listen, token_file)
     config = dataclasses.replace(config, cluster=cluster)
     try:
-        result = fit_config(config, resume=resume, overwrite=overwrite, console=Console())
+        result = fit_config(config, resume=resume, overwrite=overwrite, console=Console(), saved=saved)
     except KeyboardInterrupt:
         typer.echo("Ended at once; --resume goes on from the last checkpoint, if there is one", err=True)
         raise typer.Exit(130) from None

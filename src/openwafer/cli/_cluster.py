@@ -20,9 +20,8 @@ from openwafer.cli._contact import Certificate, TokenFile, client_of
 from openwafer.cli._contact import Cluster as Url
 
 if TYPE_CHECKING:
-    from openwafer.appliance import Engine, Host, ManagementNode
+    from openwafer.appliance import Engine, ManagementNode
     from openwafer.appliance._users import Users
-    from openwafer.appliance._views import HostView
     from openwafer.compat.appliance import ClientDoor
 
 cluster = typer.Typer(help="A cluster that many jobs share.", no_args_is_help=True)
@@ -109,11 +108,13 @@ def up(
     listen = Listen(host=host, port=port, certificate=certificate, key=key)
     with ExitStack() as stack:
         runs_jobs: Engine | None = None
+        unguarded = False
         if engine == "ray":
             from openwafer.appliance.ray import RayEngine
 
             over_hosts = runs_jobs = stack.enter_context(RayEngine(state, address, systems))
             systems = systems or over_hosts.systems()
+            unguarded = not over_hosts.asks_for_token
         node = stack.enter_context(ManagementNode(make_config(systems=systems or 1), runs_jobs))
         users = Users(state / "users.json")
         token_file = state / "token"
@@ -134,7 +135,13 @@ def up(
                 f"{amounts.systems} systems, {format_bytes(amounts.memoryx_bytes)} of MemoryX memory in {memoryx}"
             )
             if node.hosts():
-                _say(f"on hosts of a Ray cluster: {', '.join(_host_words(host) for host in node.hosts())}")
+                told = (_host_words(*host[:3], len(host.jobs)) for host in node.hosts())
+                _say(f"on hosts of a Ray cluster: {', '.join(told)}")
+            if unguarded:
+                _say(
+                    "this Ray cluster asks for no token: whoever reaches its ports can run programs on its machines; start "
+                    "it with RAY_AUTH_MODE=token (docs/appliance.md)"
+                )
             if node.queue():
                 _say(
                     f"taken over: {len(running)} jobs that run, {len(node.queue()) - len(running)} that wait"
@@ -213,7 +220,7 @@ def status(url: Url = None, token_file: TokenFile = None, certificate: Certifica
         table.add_row(system.name, what, f"has {system.job}" if system.job else "" if what else "free")
     Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
     for host in told.hosts:
-        typer.echo(f"host {_host_words(host)}")
+        typer.echo(f"host {_host_words(host.name, host.address, host.systems, host.jobs)}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(told.states.items()))
     typer.echo(f"jobs: {states or 'none'}")
 
@@ -257,9 +264,9 @@ def remove_user(
     typer.echo(f"{name} is no user any more")
 
 
-def _host_words(host: Host | HostView) -> str:
-    jobs = f", {host.jobs} job{'s' if host.jobs != 1 else ''}" if host.jobs else ""
-    return f"{host.name} ({host.address}): {host.systems} system{'s' if host.systems != 1 else ''}{jobs}"
+def _host_words(name: str, address: str, systems: int, jobs: int) -> str:
+    told = f", {jobs} job{'s' if jobs != 1 else ''}" if jobs else ""
+    return f"{name} ({address}): {systems} system{'s' if systems != 1 else ''}{told}"
 
 
 def _client_door(

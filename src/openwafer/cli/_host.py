@@ -61,7 +61,12 @@ def host(
 
 
 def over_hosts(
-    cluster: Any, hosts: int | None, port: int | None, listen: str | None, token_file: Path | None
+    cluster: Any,
+    hosts: int | None,
+    port: int | None,
+    listen: str | None,
+    token_file: Path | None,
+    join_s: float | None = None,
 ) -> Any:
     """The recipe's cluster with these options; spread over hosts if `hosts` says so."""
     from openwafer.train import HostsCluster
@@ -71,6 +76,7 @@ def over_hosts(
         "port": port,
         "listen": listen,
         "token_file": str(token_file) if token_file is not None else None,
+        "join_s": join_s,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes or isinstance(cluster, HostsCluster):

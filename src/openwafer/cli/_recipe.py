@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,9 @@ Threads = Annotated[int | None, typer.Option(help="Arithmetic threads per system
 Device = Annotated[
     str | None, typer.Option(help="What systems compute on: cpu, cuda or cuda:N.", show_default=False)
 ]
+Replan = Annotated[
+    bool, typer.Option(help="Plan anew, whatever the compile cache holds; see docs/running.md.")
+]
 Folder = Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.", show_default=False)]
 
 
@@ -86,3 +90,9 @@ def configure(
             changes[name] = {"yes": True, "no": False}.get(choice, choice)
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **changes))
     return dataclasses.replace(config, folder=str(folder)) if folder is not None else config
+
+
+def own_compile_cache() -> Path:
+    """Where runs of this account keep plans that need not be made again, outside any appliance."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base, "openwafer", "compile")

@@ -67,6 +67,9 @@ def submit(
         str | None,
         typer.Option(help="MemoryX memory; default weights and optimizer state.", show_default=False),
     ] = None,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="Only plan, in a compile slot; later jobs find the plan.")
+    ] = False,
     follow_log: Annotated[
         bool, typer.Option("--follow", "-f", help="Show the log until the job ends.")
     ] = False,
@@ -75,7 +78,7 @@ def submit(
     certificate: Certificate = None,
 ) -> None:
     """Submit a recipe as a job; prints the job's id. Recipe and arguments are taken as they are now."""
-    from openwafer.appliance import JobSpec, Spread, parse_priority
+    from openwafer.appliance import COMPILE_ROOT, JobSpec, Spread, parse_priority
 
     chosen = {
         "system_memory": system_memory,
@@ -109,16 +112,25 @@ def submit(
             "{threads}",
             "--folder",
             "{job}/run",
+            "--compiled",
+            f"{{job}}/../../{COMPILE_ROOT}",
         )
+        if compile_only:
+            # A compile job is given no systems, so the number that it plans for is its own.
+            words = (
+                *(str(config.cluster.systems) if word == "{systems}" else word for word in words),
+                "--compile-only",
+            )
         spec = JobSpec(
-            kind="train",
+            kind="compile" if compile_only else "train",
             command=words,
             resume_command=words,
             name=name or config.name,
-            systems=config.cluster.systems,
-            min_systems=min_systems,
-            spread=Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND),
-            memoryx_bytes=_memory(memory, config),
+            compile_slots=int(compile_only),
+            systems=0 if compile_only else config.cluster.systems,
+            min_systems=None if compile_only else min_systems,
+            spread=None if compile_only else Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND),
+            memoryx_bytes=0 if compile_only else _memory(memory, config),
             priority=None if priority is None else parse_priority(priority),
             labels={key: value for key, value in labels_of(label).items() if value is not None},
             workflow=workflow,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ import msgspec
 import typer
 from rich.console import Console
 
-from openwafer.base import InputError, WaferError
+from openwafer.base import InputError, StallError, WaferError
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, over_hosts
 from openwafer.cli._recipe import configure
 
 REQUEST = "train.json"
+_JOIN_S = 120.0
+"""For hosts whose agents the appliance has started already."""
 HOSTS_OPTIONS = ("--hosts", "{hosts}", "--listen", "{listen}", "--port", "{port}", "--token-file", "{token}")
 HOST_COMMAND = (
     *("{python}", "-m", "openwafer.cli", "host", "--join", "{listen}:{port}"),
@@ -55,6 +58,8 @@ def train_job(
     memoryx: Annotated[str, typer.Option()],
     threads: Annotated[int, typer.Option()],
     folder: Annotated[Path, typer.Option()],
+    compiled: Annotated[Path | None, typer.Option()] = None,
+    compile_only: Annotated[bool, typer.Option()] = False,
     hosts: Hosts = None,
     listen: Listen = None,
     port: Port = None,
@@ -62,8 +67,20 @@ def train_job(
 ) -> None:
     """Train a job's recipe, from its last checkpoint if there is one. For the appliance, not for people."""
     try:
-        over = partial(over_hosts, hosts=hosts, port=port, listen=listen, token_file=token_file)
-        interrupted = _train(request, systems, memoryx, threads, folder, over)
+        join_s = _JOIN_S if hosts is not None else None
+        over = partial(
+            over_hosts, hosts=hosts, port=port, listen=listen, token_file=token_file, join_s=join_s
+        )
+        interrupted = _train(request, systems, memoryx, threads, folder, compiled, compile_only, over)
+    except StallError as error:
+        if hosts is None:
+            _tell("result", status="failed", message=str(error))
+            raise
+        from openwafer.appliance import TRY_AGAIN
+
+        # Hosts that were lost, or never came: others may be there next time.
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(TRY_AGAIN) from None
     except WaferError as error:
         _tell("result", status="failed", message=str(error))
         raise
@@ -71,23 +88,41 @@ def train_job(
         raise typer.Exit(130) from None
     if interrupted:
         raise typer.Exit(130)
-    _tell("result", status="succeeded", message="all steps are done")
+    _tell("result", status="succeeded", message="planned" if compile_only else "all steps are done")
 
 
 def _train(
-    request: Path, systems: int, memoryx: str, threads: int, folder: Path, over: Callable[[Any], Any]
+    request: Path,
+    systems: int,
+    memoryx: str,
+    threads: int,
+    folder: Path,
+    compiled: Path | None,
+    compile_only: bool,
+    over: Callable[[Any], Any],
 ) -> bool:
-    from openwafer.cluster.store import list_checkpoints
-    from openwafer.train import fit_config
+    from openwafer.cluster.store import Checkpoint, list_checkpoints
+    from openwafer.train import SavedPlans, compile_config, fit_config
 
     try:
         asked = msgspec.json.decode(request.read_bytes(), type=TrainRequest)
     except (OSError, msgspec.MsgspecError) as error:
         raise InputError(f"{request} cannot be read: {error}; `wafer submit` writes it") from None
     cluster = {"systems": systems, "memoryx": memoryx, "threads": threads}
-    config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
+    recipe = request.parent / asked.recipe
+    saved = SavedPlans(compiled, recipe, asked.arguments) if compiled is not None else None
+    with saved.watching() if saved is not None else nullcontext():
+        config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
     config = replace(config, cluster=over(config.cluster))
-    resume = bool(list_checkpoints(folder / "checkpoints"))
+    if compile_only and saved is not None:
+        _tell("state", state="running", message="capturing and planning")
+        compile_config(config, saved)
+        typer.echo(saved.note or "Planned")
+        return False
+    checkpoints = list_checkpoints(folder / "checkpoints")
+    resume = bool(checkpoints)
+    if resume and Checkpoint.open(checkpoints[-1]).step >= config.steps:
+        return False  # an earlier start did all steps, and was lost before it could say so
     began = False
 
     def first_step(done: object) -> None:
@@ -97,7 +132,12 @@ def _train(
             _tell("state", state="running", message="the first step is done")
 
     result = fit_config(
-        config, resume=resume, overwrite=not resume, callbacks=[first_step], console=Console(width=120)
+        config,
+        resume=resume,
+        overwrite=not resume,
+        callbacks=[first_step],
+        console=Console(width=120),
+        saved=saved,
     )
     return result.interrupted
 

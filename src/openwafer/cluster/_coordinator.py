@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import msgspec
+from torch import Tensor
 
 from openwafer.artifact import BATCH_SLOTS
 from openwafer.base import RoleLost, StallError, WaferError, logger
@@ -35,6 +36,7 @@ from openwafer.cluster._messages import (
     Stop,
     Updated,
 )
+from openwafer.cluster._outputs import Outputs, Parts
 from openwafer.cluster._roles import RoleStart, RunningRole, kind_and_index
 from openwafer.cluster._wiring import COORDINATOR, declare, role_names
 from openwafer.wire import Inbox, LocalTransport, SharedTransport, Transport, wait_any
@@ -66,6 +68,8 @@ class StepDone:
     inputs_wait_s: float
     """Longest time that a system waited for its batch."""
     bad_layer: str
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors that the plan's steps hand out, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class _Pending:
     results: dict[int, Result] = field(default_factory=dict)
     updated: dict[int, Updated] = field(default_factory=dict)
     fed: list[Fed] = field(default_factory=list)
+    outputs: Parts = field(default_factory=dict)
 
 
 Batches = Callable[[int], BatchFunction]
@@ -165,6 +170,7 @@ class Coordinator:
         self._transport.started()
         ends = self._transport.endpoints(COORDINATOR)
         self._inboxes = {name: ends.inbox("reports", name) for name in self._names}
+        self._outputs = Outputs(self.plan, ends)
         self._outboxes = {name: ends.outbox("commands", name) for name in self._names}
 
     def _await_ready(self) -> int:
@@ -246,9 +252,15 @@ class Coordinator:
             # 3. collect
             report = self._next_report()
             if isinstance(report, Result):
-                self._entry(pending, report.step, report.train, report.system).results[report.system] = report
+                entry = self._entry(pending, report.step, report.train, report.system)
+                entry.results[report.system] = report
+                if report.train:
+                    entry.outputs |= self._outputs.take_system(report.system, self.job.stall_s)
             elif isinstance(report, Updated):
-                self._entry(pending, report.step, True).updated[report.shard] = report
+                entry = self._entry(pending, report.step, True)
+                entry.updated[report.shard] = report
+                if report.shard == 0:
+                    entry.outputs |= self._outputs.take_update(self.job.stall_s)
             elif isinstance(report, Fed):
                 for waiting in pending:
                     if waiting.command.number == report.step and waiting.command.train == report.train:
@@ -324,6 +336,7 @@ class Coordinator:
             produce_s=max((fed.produce_s for fed in entry.fed), default=0.0),
             inputs_wait_s=max(result.inputs_wait_s for result in results),
             bad_layer=next((result.bad_layer for result in results if result.bad_layer), ""),
+            outputs=self._outputs.join(entry.outputs) if entry.command.train else {},
         )
 
     def _on_this_clock(self, role: str, spans: tuple[Span, ...]) -> tuple[Span, ...]:

@@ -83,7 +83,7 @@ class Hosts:
     def gather(self) -> list[Agent]:
         """Wait for the agents that the run wants; after a loss it goes on with fewer, if no other comes soon.
 
-        Raises InputError if too few come for a first attempt, StallError if none is left for a later one.
+        Raises StallError if too few come for a first attempt, or none for a later one.
         """
         first = not self._attempts
         begun = time.monotonic()
@@ -107,7 +107,7 @@ class Hosts:
             agents = list(self._agents)
             self._tell_all()
         if first and len(agents) < self.wanted:
-            raise InputError(
+            raise StallError(
                 f"{len(agents)} of {self.wanted} hosts joined at {self.address}:{self.port} within {self.join_s:.0f} s; start "
                 "`wafer host --join` on the others, with the same token file, or ask for fewer (--hosts)"
             )

@@ -34,6 +34,7 @@ from openwafer.artifact import (
     drops,
     gradient_records,
     layers_for,
+    system_outputs,
 )
 from openwafer.cluster._device import Bytes, Message
 from openwafer.cluster._device_open import open_device
@@ -81,6 +82,11 @@ class SystemRole:
         }
         self._constants: dict[tuple[int, bool], dict[str, torch.Tensor]] = {}
         self._row_offset = self._first_row()
+        laid, self.output_bytes = system_outputs(self.plan, index)
+        self.outputs: dict[tuple[str, int], list[tuple[TensorType, int]]] = {}
+        """By value and microbatch: where its copies go in a slot of outputs."""
+        for output, microbatch, kind, offset in laid:
+            self.outputs.setdefault((output.value, microbatch), []).append((kind, offset))
         self._buffer_records = {name: self._record_of[name] for name, _ in self.plan.buffers}
 
     def run(self) -> None:
@@ -155,6 +161,7 @@ class _StepRun:
         """Gradient slots by (layer, record)."""
         self.filled: dict[tuple[int, int], set[str]] = {}
         self.buffers: dict[str, torch.Tensor] = {}
+        self.output_slot: Bytes | None = None
         self.loss_sum: float | None = None
         self.metric_sums: dict[str, float] = {}
         self.bad_layer = ""
@@ -187,6 +194,8 @@ class _StepRun:
                 for name in dropped:
                     alive.pop(name, None)
         self._send_buffers()
+        if self.output_slot is not None:
+            self.role.rings.outputs.commit({"step": self.step.number}, self.role.output_bytes)
         self.role.rings.batches.release(batch.ticket)
         # The next step begins with weights that wait for these gradients: there is nothing to run ahead to.
         device.settle()
@@ -314,9 +323,19 @@ class _StepRun:
             if metric.value in call.outputs:
                 read(alive[metric.value], partial(self._take_metric, metric.label, rows))
         if self.train:
+            for name in call.outputs:
+                self._hand_out(microbatch, name)
             for buffer, made in self.plan.buffers:
                 if made in call.outputs:
                     self.buffers[buffer] = alive[made]
+
+    def _hand_out(self, microbatch: int, name: str) -> None:
+        """Copy a value to where it is handed out, if it is."""
+        for kind, offset in self.role.outputs.get((name, microbatch), ()):
+            if self.output_slot is None:
+                with self._span("wait output slot", "values"):
+                    self.output_slot = self.role.rings.outputs.acquire(self.role.job.stall_s)
+            view(self.output_slot, kind, offset).copy_(self.values[microbatch][name])
 
     def _take_loss(self, microbatch: int, layer: Layer, rows: int, value: float) -> None:
         self.loss_sum = (self.loss_sum or 0.0) + value * rows

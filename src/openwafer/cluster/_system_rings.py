@@ -61,6 +61,16 @@ class SystemRings:
 
         return self._open(name, make)
 
+    @property
+    def outputs(self) -> Writer:
+        """Where tensors go that a step hands out."""
+
+        def make() -> Writer:
+            ring = self._endpoints.writer("outputs")
+            return self._device.writer(ring, ring.shape.slots)
+
+        return self._open("outputs", make)
+
     def values_to(self, stage: int) -> Writer:
         """Where boundary values go to another stage."""
         name = f"values{self._stage}to{stage}"

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from openwafer.artifact import (
     BATCH_SLOTS,
+    OUTPUT_SLOTS,
     Plan,
     batch_slot_bytes,
     exchange_slots,
     gradient_slots,
+    system_outputs,
     systems_of_stage,
+    update_outputs,
     value_slots,
     weight_slots,
 )
@@ -42,6 +45,18 @@ def declare(transport: Transport, job: Job, placement: Mapping[str, str]) -> Non
         _declare_memoryx(transport, plan, shard, placement)
     for replica in range(plan.replicas):
         _declare_replica(transport, job, replica)
+    _declare_outputs(transport, plan)
+
+
+def _declare_outputs(transport: Transport, plan: Plan) -> None:
+    """What systems and MemoryX hand out in each step, to whoever asked for the job."""
+    sizes = {system_role(index): system_outputs(plan, index)[1] for index in range(len(plan.systems))}
+    sizes[memoryx()] = update_outputs(plan)[1]
+    for role, slot_bytes in sizes.items():
+        if slot_bytes:
+            transport.ring(
+                "outputs", slots=OUTPUT_SLOTS, slot_bytes=slot_bytes, writer=role, readers=[COORDINATOR]
+            )
 
 
 def _declare_memoryx(transport: Transport, plan: Plan, shard: int, placement: Mapping[str, str]) -> None:

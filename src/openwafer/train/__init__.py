@@ -3,7 +3,15 @@
 from openwafer.train._config import LocalCluster, RunConfig, load_recipe
 from openwafer.train._hosts import HostsCluster
 from openwafer.train._run import Callback, FitResult
-from openwafer.train._trainer import Trainer, fit_config, load_into, memoryx_bytes, plan_config
+from openwafer.train._saved import SavedPlans
+from openwafer.train._trainer import (
+    Trainer,
+    compile_config,
+    fit_config,
+    load_into,
+    memoryx_bytes,
+    plan_config,
+)
 
 __all__ = [
     "Callback",
@@ -11,7 +19,9 @@ __all__ = [
     "HostsCluster",
     "LocalCluster",
     "RunConfig",
+    "SavedPlans",
     "Trainer",
+    "compile_config",
     "fit_config",
     "load_into",
     "load_recipe",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from openwafer.cluster import measure_bodies, measure_disks
 from openwafer.graph import StepTime, hide_disk, predict_step
 from openwafer.train._config import LocalCluster, cores
 from openwafer.train._hosts import HostsCluster
+from openwafer.train._saved import SavedPlans, Times
 
 SHARE_OF_FREE_RAM = 0.7
 """Of what is free beside the plan's own need; the rest is for the user's data and for other programs."""
@@ -30,15 +32,27 @@ class Prediction:
 
 
 def predict(
-    plan: Plan, cluster: LocalCluster, choices: Mapping[str, str], store_folders: Sequence[Path]
+    plan: Plan,
+    cluster: LocalCluster,
+    choices: Mapping[str, str],
+    store_folders: Sequence[Path],
+    saved: SavedPlans | None = None,
 ) -> Prediction | str:
     """Run each body and write a probe to every disk; a text says why that was not possible.
 
+    saved: where times of the plan's bodies may be known from an earlier run, and are kept for later ones.
     With `memoryx_memory="auto"` the plan that comes back keeps in RAM what hides the disk, if there is room.
     """
     stored = sum(record.nbytes for record in plan.records)
+    threads = cluster.threads_per_system
+    began = time.time()
+
+    def measure() -> dict[str, float]:
+        return measure_bodies(plan, cluster.matmul, choices, threads)
+
     try:
-        bodies = measure_bodies(plan, cluster.matmul, choices, cluster.threads_per_system)
+        question = (cluster.matmul, dict(choices), threads)
+        times = saved.times(question, measure) if saved is not None else Times(began, measure())
         disk = (
             _measure_store(cluster, len(plan.systems), store_folders, stored)
             if cluster.store == "disk"
@@ -49,13 +63,17 @@ def predict(
         RuntimeError,
     ) as error:  # torch's error for memory that is not there is a RuntimeError
         return f"No prediction of a step's time: {str(error).splitlines()[0]}"
+    bodies = times.seconds
     used = 0 if isinstance(cluster, HostsCluster) else cluster.threads_per_system * len(plan.systems)
     shared = cores() if used >= cores() else None
     if disk is not None and cluster.memoryx_memory == "auto":
         free = int(psutil.virtual_memory().available * SHARE_OF_FREE_RAM) - plan.host_bytes
         plan = hide_disk(plan, bodies, disk, max(0, free), shared)
     step = predict_step(plan, bodies, disk, shared)
-    return Prediction(plan, step, _in_words(plan, step))
+    text = _in_words(plan, step)
+    if times.at < began:
+        text += f"; bodies measured at {time.strftime('%H:%M', time.localtime(times.at))}"
+    return Prediction(plan, step, text)
 
 
 def _measure_store(cluster: LocalCluster, systems: int, folders: Sequence[Path], stored: int) -> DiskSpeed:

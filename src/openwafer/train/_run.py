@@ -33,6 +33,7 @@ from openwafer.train._hosts import open_hosts
 from openwafer.train._prediction import predict
 from openwafer.train._process import interruptible, same_threads_after
 from openwafer.train._progress import Progress
+from openwafer.train._saved import SavedPlans
 from openwafer.train._start import last_whole, write_initial
 from openwafer.train.data import BatchSource
 from openwafer.train.report import Reporter, RunFolder
@@ -77,6 +78,7 @@ class Setup:
     cluster: LocalCluster
     seed: int
     console: Console | None
+    saved: SavedPlans | None = None
 
 
 class Run:
@@ -123,6 +125,8 @@ class Run:
         """Do the steps that are missing. Raises InputError if none are; the other errors are those of `Trainer.fit`."""
         setup, cluster = self.setup, self.setup.cluster
         notes = list(self.plan.notes)
+        if setup.saved is not None and setup.saved.note:
+            notes.insert(0, setup.saved.note)
         start = (
             last_whole(self.folder, self.plan, notes.append)
             if resume
@@ -176,7 +180,9 @@ class Run:
         cluster = self.setup.cluster
         if cluster.device != "cpu" or self.plan.flops_per_step < WORTH_PREDICTING_FLOPS:
             return None
-        found = predict(self.plan, cluster, self.kernels, cluster.store_folders(self.folder.path))
+        found = predict(
+            self.plan, cluster, self.kernels, cluster.store_folders(self.folder.path), self.setup.saved
+        )
         if isinstance(found, str):
             reporter.note(found)
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from openwafer.cluster.store import (
 from openwafer.graph import PlanOptions, Shards, StepGraph, capture, plan_job
 from openwafer.graph import Precision as ComputePrecision
 from openwafer.train._config import LocalCluster, Precision, RunConfig
+from openwafer.train._describe import describe
 from openwafer.train._hosts import HostsCluster
 from openwafer.train._initial import build_empty
 from openwafer.train._run import Callback, FitResult, Run, Setup
+from openwafer.train._saved import SavedPlans
 from openwafer.train._step import input_types, make_step
 from openwafer.train.data import BatchSource, from_loader
 from openwafer.train.optim import DynamicLossScale, UpdateRule, resolve
@@ -73,6 +76,7 @@ class Trainer:
         self.folder = Path(folder) if folder is not None else Path("runs", self.name)
         self.console = console
         self._weights = weights
+        self._saved: SavedPlans | None = None
         rule = resolve(optimizer, self.module.named_parameters())
         if precision == "fp16" and rule.loss_scale(rule.globals()) is None:
             rule = DynamicLossScale(rule)
@@ -83,9 +87,11 @@ class Trainer:
             settings.use_cache = False
 
     @classmethod
-    def from_config(cls, config: RunConfig, console: Console | None = None) -> Trainer:
-        """The trainer of a recipe."""
-        return cls(
+    def from_config(
+        cls, config: RunConfig, console: Console | None = None, saved: SavedPlans | None = None
+    ) -> Trainer:
+        """The trainer of a recipe. saved: plans of that recipe that need not be made again."""
+        trainer = cls(
             config.model,
             optimizer=config.optimizer,
             loss=config.loss,
@@ -97,6 +103,8 @@ class Trainer:
             name=config.name,
             console=console,
         )
+        trainer._saved = saved
+        return trainer
 
     # --- planning -------------------------------------------------------------------------------------
 
@@ -125,25 +133,35 @@ class Trainer:
             finally:
                 self.module.train(training)
 
-        return plan_job(
-            self.name,
-            capture_step,
-            PlanOptions(
-                batch=source.batch_size,
-                systems=self.cluster.systems,
-                execution=self.cluster.execution,
-                microbatch=self.cluster.microbatch,
-                system_memory=self._system_memory(),
-                store=self.cluster.store,
-                memoryx_memory=self.cluster.memoryx_memory_bytes,
-                memoryx_shards=self.cluster.shards,
-                recompute=self.cluster.recompute,
-                evaluate=evaluate,
-                own_memory=self.cluster.has_own_memory,
-                shard_vocabulary=self.cluster.shard_vocabulary,
-            ),
-            self._divisible(),
+        options = PlanOptions(
+            batch=source.batch_size,
+            systems=self.cluster.systems,
+            execution=self.cluster.execution,
+            microbatch=self.cluster.microbatch,
+            system_memory=self._system_memory(),
+            store=self.cluster.store,
+            memoryx_memory=self.cluster.memoryx_memory_bytes,
+            memoryx_shards=self.cluster.shards,
+            recompute=self.cluster.recompute,
+            evaluate=evaluate,
+            own_memory=self.cluster.has_own_memory,
+            shard_vocabulary=self.cluster.shard_vocabulary,
         )
+
+        def make() -> Plan:
+            return plan_job(self.name, capture_step, options, self._divisible())
+
+        if self._saved is None:
+            return make()
+        parts = (self.loss, self.metrics, self.optimizer)
+        facts = (self.name, type(batch).__name__, list(types.items()), self.precision, options, parts)
+        return self._saved.plan(self.module, describe(facts), make)
+
+    def _write_plan(self, folder: RunFolder, source: BatchSource, evaluate: bool) -> Plan:
+        plan = self._plan(source, evaluate)
+        folder.write(folder.plan, plan_to_json(plan))
+        folder.write(folder.plan_text, describe_plan(plan))
+        return plan
 
     def _divisible(self) -> dict[str, TensorType]:
         """Weights that may be cut by rows: nothing in their update looks across elements."""
@@ -219,11 +237,9 @@ class Trainer:
         if not isinstance(self.cluster, HostsCluster):
             check_device(self.cluster.device)
         with RunFolder.create(self.folder, described, resume=resume, overwrite=overwrite) as folder:
-            plan = self._plan(source, eval_source is not None)
-            folder.write(folder.plan, plan_to_json(plan))
-            folder.write(folder.plan_text, describe_plan(plan))
+            plan = self._write_plan(folder, source, eval_source is not None)
             run = Run(
-                Setup(self.module, self._weights, self.cluster, self.seed, self.console),
+                Setup(self.module, self._weights, self.cluster, self.seed, self.console, self._saved),
                 folder,
                 plan,
                 source,
@@ -249,9 +265,11 @@ def fit_config(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
     console: Console | None = None,
+    saved: SavedPlans | None = None,
 ) -> FitResult:
-    """Train what a recipe describes."""
-    trainer = Trainer.from_config(config, console)
+    """Train what a recipe describes. saved: plans of that recipe that need not be made again."""
+    with saved.watching() if saved is not None else nullcontext():
+        trainer = Trainer.from_config(config, console, saved)
     return trainer.fit(
         config.train(),
         config.eval() if config.eval else None,
@@ -265,6 +283,15 @@ def fit_config(
         callbacks=callbacks,
         config=config.describe(),
     )
+
+
+def compile_config(config: RunConfig, saved: SavedPlans) -> Plan:
+    """Plan what a recipe describes, for `fit_config` to find; the run folder gets the plan, and nothing runs."""
+    with saved.watching():
+        trainer = Trainer.from_config(config, saved=saved)
+    source, evaluate = config.train(), config.eval is not None
+    with RunFolder.create(trainer.folder, config.describe(), overwrite=True) as folder:
+        return trainer._write_plan(folder, source, evaluate)
 
 
 def plan_config(config: RunConfig, *, evaluate: bool = False) -> Plan:

@@ -87,12 +87,12 @@ class Client:
                 beats.set()
                 coordinator.call("UnaryDone")
 
-    def execute(self, compiled: Any) -> tuple[str, Coordinator]:
+    def execute(self, compiled: Any, mount: str = HERE) -> tuple[str, Coordinator]:
         """An execute job up to the point where it takes a run; the job and its coordinator."""
         cluster, config = self.parts.cluster, self.parts.config
         request = cluster.ExecuteJobRequest(
             compile_artifact_dir=compiled.cache_compile_dir,
-            mount_dirs=[cluster.MountDir(path=HERE, container_path=HERE)],
+            mount_dirs=[cluster.MountDir(path=mount, container_path=mount)],
             python_paths=[HERE],
             job_mode=config.JobMode(job="EXECUTE", cluster_details=compiled.cluster_details),
         )
@@ -168,6 +168,9 @@ class Coordinator:
 
     def output(self, step: int, name: str) -> torch.Tensor:
         return _joined(self.stub("GetOutputStream", iteration=step, tensor_name=name))
+
+    def random_state(self, id: int) -> int:
+        return int(_joined(self.stub("GetCMDStateStream", id=id)))
 
     def from_repository(self, number: int, keep: bool = True) -> torch.Tensor:
         return _joined(self.stub("GetFromPTRStream", ptid=number, keep_in_repo=keep))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -14,58 +13,11 @@ pytest.importorskip("grpc")
 pytest.importorskip("cerebras.appliance")
 
 import grpc
+from client_cluster import LOSS, Cluster, roles
 from stub_client import Client, Coordinator, appliance, golden, wait_until
 
-from openwafer.appliance import ManagementNode
-
-LOSS = "output_loss"
 WEIGHT = "state.model.fc1.weight"
 STEPS = 4
-
-
-class Cluster:
-    """One appliance for all tests of this file, and the program compiled on it."""
-
-    def __init__(self, node: ManagementNode, client: Client) -> None:
-        self.node, self.client = node, client
-        self.compiled = client.compile(golden("mlp_float16"), batch=16)
-
-    def weights(self, coordinator: Coordinator, seed: int = 0) -> dict[str, torch.Tensor]:
-        """Send a value for every tensor: weights by stream, the rest as one number each. What was sent."""
-        generator = torch.Generator().manual_seed(seed)
-        sent = {}
-        for name, number in coordinator.expected().items():
-            if name.startswith("state.model."):
-                sent[name] = torch.randn(SHAPES[name], generator=generator) * 0.1
-                coordinator.send(name, sent[name])
-            elif "exp_avg" in name:
-                shape = SHAPES[_WEIGHT_OF[name.split(".")[3]]]
-                coordinator.fill(number, list(shape), torch.tensor(0.0))
-            elif "power" in name:
-                coordinator.fill(number, [], torch.tensor(0.9 if "beta1" in name else 0.99))
-            elif name.endswith("loss_scale"):
-                coordinator.fill(number, [], torch.tensor(1024.0))
-            else:
-                coordinator.fill(number, [], torch.tensor(0))
-        return sent
-
-    def started(self, steps: int = STEPS, **run: Any) -> tuple[str, Coordinator]:
-        job, coordinator = self.client.execute(self.compiled)
-        coordinator.run(steps, **run)
-        self.weights(coordinator)
-        coordinator.call("UnaryStartStreaming")
-        return job, coordinator
-
-
-SHAPES = {
-    "state.model.fc1.weight": (64, 32),
-    "state.model.fc1.bias": (64,),
-    "state.model.fc2.weight": (64, 64),
-    "state.model.fc2.bias": (64,),
-    "state.model.fc3.weight": (10, 64),
-    "state.model.fc3.bias": (10,),
-}
-_WEIGHT_OF = dict(zip("012345", SHAPES, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +74,23 @@ def test_a_run_that_goes_on_from_the_repository_equals_one_that_never_stopped(cl
     assert torch.equal(found, expected)
 
 
+def test_the_state_of_a_data_pipeline_is_that_after_as_many_steps_as_the_client_says(
+    cluster: Cluster,
+) -> None:
+    """For outputs the client counts steps from 0, but here it says after how many steps; 0 and the last it may always ask for."""
+    _, coordinator = cluster.started(steps=3, checkpoint_every=2, builder="Restartable")
+    states = [coordinator.call("UnaryDataCheckpoint", iteration=done) for done in (0, 2, 3)]
+    coordinator.call("UnaryFinalize")
+    coordinator.call("UnaryDone")
+
+    given = [
+        pickle.loads(bytes.fromhex(blob))["user_state_dict"]["given"]
+        for state in states
+        for blob in state.state_dict_serialized
+    ]
+    assert given == [0, 2, 3]
+
+
 def test_the_second_compile_of_a_program_finds_the_first(cluster: Cluster) -> None:
     """The cache is keyed by the program's text and its options, so nothing is planned twice."""
     again = cluster.client.compile(golden("mlp_float16"), batch=16)
@@ -139,6 +108,23 @@ def test_a_program_that_cannot_be_run_here_is_refused_with_its_place(cluster: Cl
     assert error.value.code() is grpc.StatusCode.INTERNAL
     assert "DLowRankScan" in error.value.details()
     assert "cirh.mlir:" in error.value.details()
+
+
+def test_a_client_that_asks_why_hears_the_reason_at_once(cluster: Cluster) -> None:
+    """It asks after every error, before it leaves, and waits for a minute while the job is said to be in progress."""
+    client = cluster.client
+    text = golden("mlp_float16").replace("cirh.Relu", "cirh.DLowRankScan")
+    job = client.call("InitCompileJob", compile_dir_relative_path="cached_compile").job_id
+    beats = client.beat(job)
+    with Coordinator(client.wait_for_ingress(job)) as coordinator:
+        with pytest.raises(grpc.RpcError) as refused:
+            coordinator.call("UnaryCompile", cirh_content=text, batch_size=16, num_csx=1)
+        found = client.call("GetJob", job_id=job)
+        coordinator.call("UnaryDone")
+    beats.set()
+
+    assert found.status == client.parts.cluster.JobStatus.Value("JOB_STATUS_FAILING")
+    assert found.message == refused.value.details()
 
 
 def test_a_weight_of_another_shape_is_refused_by_name(cluster: Cluster) -> None:
@@ -211,20 +197,6 @@ def test_a_role_that_is_killed_is_replaced_and_the_client_does_not_notice(cluste
     assert found == expected
     assert cluster.node.job(job).state == "succeeded"
     assert b"going on from checkpoint-" in cluster.node.log(job)
-
-
-def roles(node: ManagementNode, job: str) -> list[psutil.Process]:
-    """The processes in which a job's systems and MemoryX run: those below its own that run our interpreter's spawn."""
-    folder = str(node.folder(job).path)
-    everyone = [process for process in psutil.process_iter() if _belongs(process, folder)]
-    return [process for process in everyone if any("spawn_main" in word for word in process.cmdline())]
-
-
-def _belongs(process: psutil.Process, folder: str) -> bool:
-    try:
-        return process.environ().get("OPENWAFER_JOB") == folder
-    except psutil.Error:
-        return False
 
 
 def test_cancelling_ends_a_run_in_the_middle(cluster: Cluster) -> None:

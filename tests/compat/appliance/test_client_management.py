@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import socket
 import sys
+import tarfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +17,11 @@ pytest.importorskip("grpc")
 pytest.importorskip("cerebras.appliance")
 
 import grpc
-from stub_client import Client, appliance
+from stub_client import Client, appliance, wait_until
 
 from openwafer.appliance import JobSpec, ManagementNode
 from openwafer.compat.appliance import Caller, ClientDoor, client_token, wheel
-from openwafer.compat.appliance._callers import caller_of, peer_uid
+from openwafer.compat.appliance._callers import caller_of, only, peer_uid
 from openwafer.compat.appliance._service import CallError, snake
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -84,6 +88,76 @@ def test_tables_have_the_columns_of_the_command_line(opened: tuple[ManagementNod
     assert len(table.rows) == 1
 
 
+def test_the_versions_are_those_of_the_installed_wheel(opened: tuple[ManagementNode, ClientDoor]) -> None:
+    """The client refuses servers of another build than its own, so one of the same wheel need not be told to look away."""
+    from cerebras.appliance import _version
+
+    _, door = opened
+    found = Client(door.address).call("GetServerVersions").versions
+
+    assert {part.version for part in found} == {f"{_version.__version__}+{_version.__githash__}"}
+
+
+def test_a_log_export_is_the_archive_of_the_job(opened: tuple[ManagementNode, ClientDoor]) -> None:
+    """The client asks for one by itself when a run has failed; its command line fetches it page by page."""
+    node, door = opened
+    client, names = Client(door.address), wheel().csctl.LogExportStatus
+    job = node.submit(JobSpec(kind="train", command=(sys.executable, "-c", "print('a line')"), systems=1))
+    wait_until(lambda: node.job(job.id).is_final)
+
+    export = client.csctl("CreateLogExport", name=job.id, level=0).export_id
+    wait_until(
+        lambda: (
+            client.csctl("GetLogExport", export_id=export).status != names.Value("LOG_EXPORT_STATUS_RUNNING")
+        )
+    )
+    data, token = b"", ""
+    while True:
+        page = client.csctl("DownloadLogExport", export_id=export, page_token=token)
+        data, token = data + page.chunk, page.next_page_token
+        if not token:
+            break
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        log = archive.extractfile(f"{job.id}/log")
+        assert log is not None
+        assert b"a line" in log.read()
+
+    code, text = refusal(lambda: client.csctl("GetLogExport", export_id="../../etc/passwd"))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "is no export" in text
+
+
+def test_a_job_that_waits_ends_with_its_lease_too(tmp_path: Any) -> None:
+    """A client that was killed in the queue must not get systems that nobody uses, when its turn comes."""
+    with appliance(tmp_path / "state", lease_s=3.0) as (node, _):
+        node.submit(JobSpec(kind="train", command=SLEEP, systems=1))
+        alive, silent = (
+            node.submit(JobSpec(kind="execute", command=SLEEP, systems=1, lease_s=2.0)) for _ in range(2)
+        )
+
+        def over() -> bool:
+            node.heartbeat(alive.id)
+            return node.job(silent.id).is_final
+
+        wait_until(over)
+
+        assert node.job(silent.id).state == "cancelled"
+        assert "no heartbeat" in node.job(silent.id).reason
+        assert node.job(alive.id).state == "queued"
+
+
+def test_a_jobs_own_service_answers_its_account_alone() -> None:
+    """The client shows it no token; the kernel knows whose connection it is, and other accounts of the machine are refused."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as connection:
+        host, port = connection.getsockname()
+        context = SimpleNamespace(peer=lambda: f"ipv4:{host}:{port}")
+
+        only(os.getuid())(context)
+        with pytest.raises(CallError, match="the account that submitted the job"):
+            only(os.getuid() + 1)(context)
+
+
 def test_systems_and_volumes_are_listed(opened: tuple[ManagementNode, ClientDoor]) -> None:
     """The client looks for a volume under which its own environment lies before it asks for a job."""
     _, door = opened
@@ -95,7 +169,9 @@ def test_systems_and_volumes_are_listed(opened: tuple[ManagementNode, ClientDoor
     assert [node.meta.name for node in parts.resources.NodeInfoList.FromString(nodes.raw).items] == [
         "system-0"
     ]
-    assert parts.resources.VolumeList.FromString(volumes.raw).items[0].nfs.container_path == "/"
+    found = parts.resources.VolumeList.FromString(volumes.raw).items
+    assert [volume.nfs.container_path or volume.host_path.container_path for volume in found] == ["/", "/"]
+    assert {volume.WhichOneof("volumeSource") for volume in found} == {"nfs", "host_path"}
 
 
 def test_a_token_that_is_nobodys_is_refused(opened: tuple[ManagementNode, ClientDoor]) -> None:

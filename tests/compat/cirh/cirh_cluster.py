@@ -26,7 +26,9 @@ def write_start(
     with CheckpointWriter(folder, step, plan.records, values, {}) as writer:
         for index, record in enumerate(plan.records):
             for name, target in view_tensors(record, buffer).items():
-                target.copy_(named[name])
+                target.copy_(
+                    named.get(name, torch.zeros(()))
+                )  # sums over the batch begin each step at nothing
             writer.add(index, buffer[: record.nbytes])
         return Path(writer.commit())
 
@@ -61,6 +63,7 @@ def train(
     first: int = 0,
     seed: int = 7,
     save: bool = True,
+    device: str = "cpu",
 ) -> tuple[list[StepDone], dict[str, Tensor]]:
     """Do steps `first` to `steps`; returns what each reported, and the state after the last."""
     shares = [sum(system.rows) for system in plan.systems if system.stage == 0]
@@ -86,6 +89,7 @@ def train(
         store_folders=tuple(str(folder / f"store{shard}") for shard, _ in enumerate(plan.memoryx_records)),
         threads=1,
         stall_s=60.0,
+        device=device,
     )
     done, state = [], {}
     with Coordinator(job, rows, processes=False) as coordinator:

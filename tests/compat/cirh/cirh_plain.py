@@ -75,6 +75,8 @@ def _one(function: Function, op: Op, x: list[Tensor]) -> Any:
         return x[0].reshape(shape)
     if name == "Transpose":
         return x[0].permute(x[1].tolist())
+    if name == "Reduce" and a["reduce_kind"] == "ARGMAX":
+        return x[0].argmax(dims("dimensions")[0]).reshape(shape)
     if name == "Reduce":
         kinds = {"ADD": torch.sum, "MAX": torch.amax, "MIN": torch.amin, "OR": torch.any, "AND": torch.all}
         return kinds[str(a["reduce_kind"])](x[0], tuple(dims("dimensions"))).reshape(shape)
@@ -184,6 +186,8 @@ class PlainRun:
     def __init__(self, text: str, state: Mapping[str, Tensor]) -> None:
         self.function = parse(text)
         self.state = {name: value.clone() for name, value in state.items()}
+        self.tensors: dict[str, Tensor] = {}
+        """Outputs of the last step that are no single numbers."""
 
     def step(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step; returns the outputs that are single numbers."""
@@ -201,8 +205,10 @@ class PlainRun:
         for index, (result, value) in enumerate(zip(self.function.results, results, strict=True)):
             if index in aliases:
                 self.state[aliases[index]] = value.clone()
-            else:
+            elif value.numel() == 1:
                 outputs[str(result.attributes["cs.output_name"])] = float(value)
+            else:
+                self.tensors[str(result.attributes["cs.output_name"])] = value
         return outputs
 
 

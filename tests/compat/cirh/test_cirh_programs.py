@@ -304,18 +304,6 @@ def test_operands_that_do_not_fit_are_refused_at_their_place():
         planned(program)
 
 
-def test_outputs_are_single_numbers():
-    """A tensor as an output is refused by its name."""
-    text = program_of(
-        FORWARD + "%z = cirh.Tanh %y : tensor<4x3xf32>" + LOSS,
-        ", %z",
-        results=', tensor<4x3xf32> {cs.output_name = "output_logits"}',
-    ).replace(": tensor<3xf32>, tensor<f32>\n    }", ": tensor<3xf32>, tensor<f32>, tensor<4x3xf32>\n    }")
-
-    with pytest.raises(CirhError, match=r"the output output_logits is a tensor \(tensor<4x3xf32>\)"):
-        planned(Program.parse(text, "logits"))
-
-
 def test_evaluation_is_a_step_without_gradients(tmp_path):
     """A program that updates nothing reports its loss and leaves every weight as it was."""
     text = (

@@ -9,55 +9,14 @@ client's own CPU backend, which computes in float32; the appliance computes as t
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client_appliance import LEASE_S, Appliance, needs_client, wait_until
 
-PYTHON = os.environ.get("OPENWAFER_TEST_CLIENT", "")
-pytestmark = [
-    pytest.mark.skipif(not PYTHON, reason="OPENWAFER_TEST_CLIENT names no client environment"),
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-]
-PROGRAMS = Path(__file__).parent / "programs"
-LEASE_S = 40.0
-
-
-class Appliance:
-    def __init__(self, folder: Path) -> None:
-        from openwafer.appliance import ManagementNode, NodeConfig
-        from openwafer.compat.appliance import ClientDoor
-
-        self.node = ManagementNode(NodeConfig(folder=folder, systems=2, grace_s=20))
-        self.door = ClientDoor(self.node, lambda token: None, 0, lease_s=LEASE_S)
-
-    def close(self) -> None:
-        self.door.close()
-        self.node.drain()
-        self.node.close()
-
-    def start(self, program: str, folder: Path, *options: str, backend: str = "CSX") -> subprocess.Popen[str]:
-        command = [PYTHON, str(PROGRAMS / f"{program}.py"), "--backend", backend, "--folder", str(folder)]
-        environment = {**os.environ, "PATH": f"{Path(PYTHON).parent}:{os.environ['PATH']}"}
-        return subprocess.Popen(
-            [*command, "--address", self.door.address, *options],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def losses(self, program: str, folder: Path, *options: str, backend: str = "CSX") -> list[float]:
-        process = self.start(program, folder, *options, backend=backend)
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output[-4000:]
-        found: list[float] = json.loads((folder / "losses.json").read_text())
-        return found
+pytestmark = needs_client
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +74,12 @@ def test_a_client_that_ends_takes_its_job_along(
     """Ctrl-C is told by the client; after kill -9 the lease runs out. Neither leaves a system taken."""
     process = appliance.start("mlp", tmp_path / "run", "--steps", "1000000")
     losses = tmp_path / "run" / "losses.json"
-    _wait(lambda: losses.exists(), 120)
+    wait_until(lambda: losses.exists(), 120)
     job = next(job for job in appliance.node.queue() if job.spec.kind == "execute")
 
     process.send_signal(number)
-    _wait(lambda: appliance.node.job(job.id).is_final, LEASE_S + 90)
+    wait_until(lambda: appliance.node.job(job.id).is_final, LEASE_S + 90)
     process.kill()
     process.communicate()
 
     assert appliance.node.job(job.id).state == state
-
-
-def _wait(there, seconds: float) -> None:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)

@@ -97,6 +97,15 @@ class SystemPlace(msgspec.Struct, frozen=True):
     out_of_service: str
 
 
+class HostPlace(msgspec.Struct, frozen=True):
+    """A machine: how many systems it offers, and the places of its jobs among the holders."""
+
+    name: str
+    address: str
+    systems: int
+    holders: tuple[int, ...]
+
+
 class BoardView(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster and the jobs that the user asked for."""
 
@@ -107,6 +116,8 @@ class BoardView(msgspec.Struct, frozen=True, kw_only=True):
     memoryx: str
     resources: list[Resource]
     systems: list[SystemPlace]
+    hosts: list[HostPlace]
+    """Empty where all is on the machine of the management node."""
     holders: list[Holder]
     counts: dict[str, int]
     """Jobs of the caller that have not ended, by state; an administrator's are everybody's."""
@@ -224,6 +235,15 @@ class Dashboard:
                     name, number.get(id, -1), _role_on(name, holders[number[id]]) if id in number else "", out
                 )
                 for name, id, out in self._node.systems()
+            ],
+            hosts=[
+                HostPlace(
+                    host.name,
+                    host.address,
+                    host.systems,
+                    tuple(number[id] for id in host.jobs if id in number),
+                )
+                for host in self._node.hosts()
             ],
             holders=[self._holder(user, job) for job in holders],
             counts=dict(Counter(job.state for job in mine)),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, final
 
 from openwafer.appliance._engine import Command, Engine, Host, Outcome
 from openwafer.appliance._folder import JobFolder, write_whole
+from openwafer.appliance._local import ending_of
 from openwafer.appliance.ray._nodes import Nodes, RayNode
 from openwafer.appliance.ray._placement import Placement, Seat, read_placement, write_placement
 from openwafer.base import EngineError, InputError, StorageError
@@ -83,6 +84,11 @@ class RayEngine(Engine):
         """Leave the Ray cluster; jobs run on."""
         self._nodes.close()
 
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether Ray lets in only who knows its token: without one, whoever reaches its ports runs programs."""
+        return self._nodes.asks_for_token
+
     # --- the cluster ------------------------------------------------------------------------------------------
 
     def systems(self) -> int:
@@ -93,9 +99,14 @@ class RayEngine(Engine):
         return max(1, min((node.cpus // node.systems for node in offers), default=1))
 
     def hosts(self) -> list[Host]:
-        seats = [seat.node for placement in list(self._placements.values()) for seat in placement.seats]
+        placements = list(self._placements.items())
         return [
-            Host(node.name, node.address, node.systems, seats.count(node.id))
+            Host(
+                node.name,
+                node.address,
+                node.systems,
+                tuple(path.name for path, placement in placements if node.id in placement.nodes),
+            )
             for node in self._nodes.alive().values()
         ]
 
@@ -208,8 +219,7 @@ class RayEngine(Engine):
         """What became of the job's command; `runs` as long as its host has not said otherwise."""
         head = placement.seats[0]
         if head.node not in self._nodes.alive():
-            self._asked.pop(folder.path, None)
-            return Outcome("lost")
+            return self._lost(folder, placement)
         asked = self._asked.get(folder.path)
         if asked is None or asked.number != placement.number:
             sent = self._nodes.send(head.node, "look", str(folder.path), placement.number)
@@ -217,8 +227,18 @@ class RayEngine(Engine):
         if not self._nodes.is_there(asked.sent):
             return Outcome("runs")
         del self._asked[folder.path]
-        outcome: Outcome = self._nodes.take(head.node, asked.sent, 5.0)
+        try:
+            outcome: Outcome = self._nodes.take(head.node, asked.sent, 5.0)
+        except EngineError:
+            if head.node in self._nodes.alive(fresh=True):
+                raise
+            return self._lost(folder, placement)
         return outcome
+
+    def _lost(self, folder: JobFolder, placement: Placement) -> Outcome:
+        """Of a job whose host is lost: it may have ended before, or since, where its folder was still within reach."""
+        self._asked.pop(folder.path, None)
+        return ending_of(folder, placement.number) or Outcome("lost")
 
     def _agents_here(self, folder: JobFolder, placement: Placement) -> list[tuple[Seat, JobFolder]]:
         alive = self._nodes.alive()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import secrets
-import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -19,6 +21,9 @@ SYSTEM = "wafer_system"
 """The resource by which a Ray node says how many systems it offers (`ray start --resources '{"wafer_system": 2}'`)."""
 NAMESPACE = "openwafer"
 _FRESH_S = 0.5
+_ANSWER_S = 5.0
+_JOIN_S = 40.0
+"""For all that a node does to join; about 2 s."""
 _ROOM_S = 3.0
 _LOG = logger("ray")
 
@@ -65,6 +70,11 @@ class Nodes:
                 f"no node of the Ray cluster at {address} offers a system: start nodes with --resources "
                 f"'{{\"{SYSTEM}\": 1}}', or with CPUs"
             )
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether Ray lets in only who knows its token: without one, whoever reaches its ports runs programs."""
+        return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
     def close(self) -> None:
         """Leave the cluster; keepers and jobs stay."""
@@ -197,17 +207,31 @@ def _load() -> ModuleType:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Ray takes SIGTERM for itself, which whoever runs the management node has use for."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if is_main else None
+    """In a thread: Ray would take SIGTERM for itself in the main one, and waits minutes for a cluster that has ended."""
+    logging.getLogger("ray").addHandler(logging.NullHandler())  # else Python prints what Ray says to nobody
+    failures: list[Exception] = []
+    thread = threading.Thread(target=_join, args=(ray, address, failures), name="join Ray", daemon=True)
+    thread.start()
+    thread.join(_JOIN_S)
+    if thread.is_alive():
+        first = f"nobody answered within {_JOIN_S:g} s"
+    elif failures:
+        first = (str(failures[0]).strip() or type(failures[0]).__name__).splitlines()[0]
+    else:
+        return
+    raise InputError(
+        f"no Ray cluster can be joined at {address!r}: {first}; run `ray start --head` on one machine and "
+        "`ray start --address` on the others, this one among them"
+    )
+
+
+def _join(ray: Any, address: str, failures: list[Exception]) -> None:
     try:
+        if address == "local" or "://" in address:  # one that ends with this process, or calls by proxy
+            raise InputError("give auto, or the HOST:PORT that `ray start --head` prints")
+        host, _, port = address.rpartition(":")
+        if port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"no Ray cluster can be joined at {address!r}: {first}; run `ray start --head` on one machine and "
-            "`ray start --address` on the others, this one among them"
-        ) from error
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
+    except Exception as error:  # Ray names no common class
+        failures.append(error)

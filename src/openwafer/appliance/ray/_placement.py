@@ -31,6 +31,11 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     seats: tuple[Seat, ...]
     mode: Literal["one", "several"]
 
+    @property
+    def nodes(self) -> set[str]:
+        """Ray's ids of the hosts."""
+        return {seat.node for seat in self.seats}
+
     def agent_folder(self, job: JobFolder, seat: Seat) -> JobFolder:
         """Where the agent of a host keeps what a job keeps in its folder: its lock, its exit status, its log."""
         return JobFolder(job.path / "hosts" / f"{self.number}-{self.seats.index(seat)}")

@@ -5,6 +5,7 @@ Service(node, users, Listen(port=8470), version).run(...)
 
 from openwafer.appliance._views import Cluster, Submission
 from openwafer.appliance.web._app import make_app
+from openwafer.appliance.web._export import write_archive
 from openwafer.appliance.web._service import Listen, Service
 
-__all__ = ["Cluster", "Listen", "Service", "Submission", "make_app"]
+__all__ = ["Cluster", "Listen", "Service", "Submission", "make_app", "write_archive"]

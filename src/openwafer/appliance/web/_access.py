@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request
 
 from openwafer.appliance._job import Job
 from openwafer.appliance._users import User, Users
 from openwafer.appliance.web._errors import HttpError
 from openwafer.base import JobNotFoundError
+from openwafer.base.web import foreign_origin
 
 
 def caller(request: Request, users: Users) -> User:
     """The user whose token the request carries. Raises HttpError 401 without one, 403 for another site's page."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    if (origin := foreign_origin(request.headers)) is not None:
         raise HttpError(403, f"pages of {origin} may not call this appliance; use its own page")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():

@@ -65,7 +65,10 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
             systems=[SystemView(*row) for row in node.systems()],
             states=dict(Counter(job.state for job in node.queue())),
             memoryx=node.config.memoryx,
-            hosts=[HostView(*host) for host in await asyncio.to_thread(node.hosts)],
+            hosts=[
+                HostView(host.name, host.address, host.systems, len(host.jobs))
+                for host in await asyncio.to_thread(node.hosts)
+            ],
         )
         return _json(told)
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from typing import BinaryIO, final
 
 import msgspec
 
@@ -31,6 +31,12 @@ async def archive(folder: JobFolder, job: Job, *, with_checkpoints: bool) -> Asy
             yield piece
     finally:
         pipe.left.set()
+
+
+def write_archive(path: Path, folder: JobFolder, job: Job, *, with_checkpoints: bool) -> None:
+    """The same archive as a file. Raises OSError."""
+    with open(path, "wb") as file:
+        _fill(file, folder, job, with_checkpoints)
 
 
 @final
@@ -83,7 +89,7 @@ def _write(pipe: _Pipe, folder: JobFolder, job: Job, with_checkpoints: bool) -> 
         pipe.left.set()
 
 
-def _fill(pipe: _Pipe, folder: JobFolder, job: Job, with_checkpoints: bool) -> None:
+def _fill(pipe: _Pipe | BinaryIO, folder: JobFolder, job: Job, with_checkpoints: bool) -> None:
     with tarfile.open(fileobj=pipe, mode="w|gz", bufsize=1 << 16) as tar:
         record = msgspec.json.format(msgspec.json.encode(job), indent=2)
         entry = tarfile.TarInfo(f"{job.id}/record.json")

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import signal
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-import uvicorn
-
 from openwafer.appliance._node import ManagementNode
 from openwafer.appliance._users import Users
 from openwafer.appliance.web._app import make_app
 from openwafer.base import InputError, open_listener
-
-_CLOSE_S = 5
+from openwafer.base.web import is_loopback, run_until_signal, serving_in_background, web_server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +43,7 @@ class Listen:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-class _Uvicorn(uvicorn.Server):
-    """Leaves the signals to us."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        return is_loopback(self.host)
 
 
 @final
@@ -87,59 +68,24 @@ class Service:
 
         ready: called when clients may come. Returns the process's exit status. To be called in the main thread.
         """
-        caught: list[int] = []
 
-        async def serve() -> None:
-            loop, leaving = asyncio.get_running_loop(), asyncio.Event()
-
-            def leave(number: int) -> None:
-                caught.append(number)
-                leaving.set()
-
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, leave, number)
+        async def serve(leaving: asyncio.Event) -> None:
             self._listener.listen()
             ready()
             await self._serve(leaving, say)
 
-        asyncio.run(serve())
-        return 130 if caught and caught[0] == signal.SIGINT else 0
+        return run_until_signal(serve)
 
     @contextmanager
     def in_background(self) -> Iterator[str]:
         """Serve from a thread of its own inside the `with`; gives the URL."""
-        started = threading.Event()
-        stop: list[Callable[[], object]] = []
-
-        async def serve() -> None:
-            loop, leaving = asyncio.get_running_loop(), asyncio.Event()
-            stop.append(lambda: loop.call_soon_threadsafe(leaving.set))
-            started.set()
-            await self._serve(leaving, lambda line: None)
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()), name="appliance", daemon=True)
         self._listener.listen()
-        thread.start()
-        started.wait()
-        try:
+        with serving_in_background(lambda leaving: self._serve(leaving, lambda line: None), "appliance"):
             yield self.url
-        finally:
-            stop[0]()
-            thread.join()
 
     async def _serve(self, leaving: asyncio.Event, say: Callable[[str], None]) -> None:
         app = make_app(self._node, self._users, self._version)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=_CLOSE_S,
-        )
-        config.load()
-        config.ssl = self._tls
-        server = _Uvicorn(config)
+        server = web_server(app, self._tls)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         asked = asyncio.create_task(leaving.wait())
         down = asyncio.create_task(app.state.down.wait())

@@ -6,7 +6,7 @@ import queue
 import time
 from typing import Any
 
-from openwafer.artifact import Record, load_order, streams_in_place, systems_of_stage
+from openwafer.artifact import Plan, Record, load_order, streams_in_place, systems_of_stage
 from openwafer.cluster._memory import stored_weights, streamed_weights
 from openwafer.cluster._messages import Step
 from openwafer.cluster.memoryx._shared import Shared
@@ -29,11 +29,12 @@ class WeightStream:
         }
         self._last_use = {index: position for position, index in enumerate(self._orders[True])}
         self._changing = {self.plan.record_of[name] for name, _ in self.plan.buffers}
+        self._waits = self.plan.update.waits or _reads_changing_globals(self.plan)
 
     def run(self) -> None:
         shared, ledger = self.shared, self.shared.ledger
         while (step := self.steps.get()) is not None:
-            if self.plan.update.waits:
+            if self._waits:
                 ledger.wait_globals(step.number)
             for position, index in enumerate(self._orders[step.train]):
                 if index in self._changing:
@@ -84,3 +85,15 @@ class WeightStream:
         for name, target in streamed_weights(record, slot).items():
             target.copy_(stored[name])
         self.shared.span(self._lane, f"cast {record.name}", started)
+
+
+def _reads_changing_globals(plan: Plan) -> bool:
+    """Whether systems compute with a global that steps change: then a step's weights must bring that of the step before."""
+    changing = {name for name, _ in plan.update.new_globals}
+    calls = [
+        call
+        for layers in plan.layers.values()
+        for layer in layers
+        for call in (layer.forward, layer.backward)
+    ]
+    return any(not changing.isdisjoint(call.inputs) for call in calls if call is not None)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from openwafer.artifact import gradient_order, load_order, systems_of_stage
+from openwafer.artifact import gradient_order, load_order, systems_of_stage, update_outputs
 from openwafer.cluster._job import system_role
 from openwafer.cluster._memory import gradients as gradient_views
-from openwafer.cluster._memory import stored_state, stored_weights
+from openwafer.cluster._memory import stored_state, stored_weights, view
 from openwafer.cluster._messages import Step, Updated
 from openwafer.cluster._swarmx import reduce_in_place
 from openwafer.cluster._system import die
@@ -87,7 +87,7 @@ class Updates:
             if self._ended_stages < self.plan.stages:
                 return
             self._ended_stages = 0
-        if self.plan.update.across is not None and self._shards > 1:
+        if self._shards > 1 and any(entry.before is not None for entry in self.plan.update.records):
             others = share_values(
                 shared.updater.made_before, shared.ends, shared.shard, self._shards, shared.job.stall_s
             )
@@ -99,6 +99,7 @@ class Updates:
                 self._kept.leave(index)
         self._take_buffers(step)
         logs = shared.updater.finish()
+        self._hand_out()
         shared.ledger.set_globals_version(step.number + 1)
         for index in shared.store.indices:
             if shared.trained[index]:
@@ -118,6 +119,17 @@ class Updates:
                 spans=shared.take_spans(step.number),
             )
         )
+
+    def _hand_out(self) -> None:
+        """Tensors that the update made and the job asked for; every shard has the same."""
+        laid, nbytes = update_outputs(self.plan)
+        if not laid or self.shared.shard:
+            return
+        writer = self.shared.ends.writer("outputs")
+        slot = writer.acquire(self.shared.job.stall_s)
+        for output, _, kind, offset in laid:
+            view(slot, kind, offset).copy_(self.shared.updater.outputs[output.label])
+        writer.commit({}, nbytes)
 
     def _receive(
         self, step: Step, stage: int, index: int, readers: list[RingReader], messages: list[RingMessage]

@@ -36,6 +36,8 @@ class Updater:
             )
             for entry in plan.globals
         }
+        self.outputs: dict[str, torch.Tensor] = {}
+        """Tensors that the last finished step hands out."""
         self._scalars: dict[str, torch.Tensor] = {}
         self._made_before: set[str] = set()
 
@@ -89,6 +91,7 @@ class Updater:
     def finish(self) -> dict[str, float]:
         """Move the globals on; returns the values to report."""
         logs = {label: float(self._scalars[value]) for label, value in self.update.logs}
+        self.outputs = {entry.label: self._scalars[entry.value] for entry in self.update.outputs}
         for name, value in self.update.new_globals:
             self.globals[name] = self._scalars[value].clone()
         self._scalars = {}

@@ -135,7 +135,9 @@ def write_fully(fd: int, data: memoryview, offset: int, unit: int = 1) -> None:
             count = os.pwritev(fd, [data[done : done + CHUNK_BYTES]], offset + done)
         except OSError as error:
             # A limit on the size of files that lies inside a unit: some file systems refuse the odd length instead.
-            if error.errno == errno.EINVAL and resource.getrlimit(resource.RLIMIT_FSIZE)[0] < offset + len(data):
+            if error.errno == errno.EINVAL and resource.getrlimit(resource.RLIMIT_FSIZE)[0] < offset + len(
+                data
+            ):
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from error
             raise
         count -= count % unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -14,8 +15,9 @@ import msgspec
 
 from openwafer.appliance import JobFolder, JobSpec
 from openwafer.base import WaferError
+from openwafer.compat.appliance._callers import only
 from openwafer.compat.appliance._door import open_server
-from openwafer.compat.appliance._requests import REQUEST
+from openwafer.compat.appliance._requests import ACCOUNT_VARIABLE, REQUEST
 from openwafer.compat.appliance._service import generic_handler
 from openwafer.compat.appliance._wheel import wheel
 
@@ -45,7 +47,8 @@ def main() -> int:
     try:
         service = _service(folder, options)
         appliance = wheel().appliance.DESCRIPTOR.services_by_name["Appliance"]
-        server, port = open_server([generic_handler(appliance, service)], "127.0.0.1:0", _THREADS)
+        admit = only(os.getuid(), int(os.environ.get(ACCOUNT_VARIABLE) or os.getuid()))
+        server, port = open_server([generic_handler(appliance, service, admit)], "127.0.0.1:0", _THREADS)
     except WaferError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1

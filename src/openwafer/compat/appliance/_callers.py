@@ -79,6 +79,20 @@ def peer_uid(peer: str) -> int | None:
     return None
 
 
+def only(*accounts: int) -> Callable[[Any], None]:
+    """Admits calls of these accounts of this machine. The client shows a job's own service no token, so this is what keeps
+    others from it."""
+
+    def admit(context: Any) -> None:
+        if peer_uid(context.peer()) not in accounts:
+            raise CallError(
+                "PERMISSION_DENIED",
+                "this job's service answers the account that submitted the job, and no other",
+            )
+
+    return admit
+
+
 def account(uid: int) -> str:
     """The name of an account, or its number."""
     try:

@@ -1,26 +1,22 @@
-"""The compile cache: a folder for each program and its options, complete or not there."""
+"""Clients' programs in the compile cache: a folder for each program and its options."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+import torch
 
-from openwafer.appliance import JobFolder
-from openwafer.artifact import Plan, describe_plan, plan_from_json, plan_to_json
-from openwafer.base import InputError, StorageError
-from openwafer.compat.appliance._requests import COMPILE_ROOT, SUMMARY, Summary
+from openwafer.appliance import COMPILE_ROOT, JobFolder
+from openwafer.artifact import CompileCache, Plan, open_plan, packages_token
+from openwafer.base import InputError
+from openwafer.compat.appliance._requests import SUMMARY, Summary
 from openwafer.compat.cirh import Program
 from openwafer.graph import PlanOptions
-
-FORMAT = 1
-"""Raised when a folder of an earlier version may not be read any more."""
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
@@ -41,6 +37,7 @@ class ProgramInfo(msgspec.Struct, frozen=True):
     name: str
     batch: int
     trains: bool
+    counters: tuple[str, ...]
     inputs: tuple[TensorInfo, ...]
     states: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -61,9 +58,16 @@ class Compiled(NamedTuple):
 
 
 def key_of(text: str, options: CompileOptions) -> str:
-    """`cs_` and a 64-bit number: the same for the same program and options."""
-    words = msgspec.json.encode((FORMAT, text, options))
+    """`cs_` and a 64-bit number: the same for the same program and options, as long as nothing that plans has changed."""
+    words = msgspec.json.encode((_planner(), text, options))
     return f"cs_{int.from_bytes(hashlib.sha256(words).digest()[:8])}"
+
+
+@cache
+def _planner() -> tuple[str, ...]:
+    """What makes a plan of a program: our code, torch, this kind of machine."""
+    code = packages_token(("openwafer.artifact", "openwafer.compat.cirh", "openwafer.graph"))
+    return code, str(torch.__version__), torch.__config__.show(), torch.backends.cpu.get_cpu_capability()
 
 
 def compile_program(text: str, options: CompileOptions, parent: Path, say: Callable[[str], None]) -> Compiled:
@@ -72,8 +76,9 @@ def compile_program(text: str, options: CompileOptions, parent: Path, say: Calla
     Raises CirhError, with the place, for a program that cannot be run here; PlanError if it does not fit; StorageError.
     """
     name = key_of(text, options)
-    folder = parent / name
-    if (folder / SUMMARY).is_file():
+    kept = CompileCache(parent)
+    folder = kept.find(name, whole=SUMMARY)
+    if folder is not None:
         say(f"Found existing cached compile with hash {name}")
         return open_compiled(folder)
     say("Reading the program")
@@ -92,6 +97,7 @@ def compile_program(text: str, options: CompileOptions, parent: Path, say: Calla
         name=program.name,
         batch=program.batch,
         trains=program.trains,
+        counters=program.counters,
         inputs=tuple(TensorInfo(i.name, i.dtype, i.shape, i.element) for i in program.inputs),
         states=tuple(
             TensorInfo(s.name, s.dtype, s.shape, s.element, s.updated, s.role, s.tensor)
@@ -103,11 +109,9 @@ def compile_program(text: str, options: CompileOptions, parent: Path, say: Calla
     files = {
         "cirh.mlir": text.encode(),
         "program.json": msgspec.json.encode(info),
-        "plan.json": plan_to_json(plan),
-        "plan.txt": describe_plan(plan).encode(),
         SUMMARY: msgspec.json.encode(summary),
     }
-    _write(folder, files)
+    folder = kept.keep(name, plan, files)
     say(f"Compiled: {len(plan.layers[plan.microbatches[0]])} layers, microbatches of {plan.microbatches[0]}")
     return Compiled(folder, info, plan)
 
@@ -116,7 +120,7 @@ def open_compiled(folder: Path) -> Compiled:
     """Read a compiled program. Raises InputError if the folder holds none, PlanError if it was changed."""
     try:
         program = msgspec.json.decode((folder / "program.json").read_bytes(), type=ProgramInfo)
-        return Compiled(folder, program, plan_from_json((folder / "plan.json").read_bytes()))
+        return Compiled(folder, program, open_plan(folder))
     except (OSError, msgspec.MsgspecError) as error:
         raise InputError(f"there is no compiled program in {folder} ({error}); compile it again") from error
 
@@ -128,26 +132,3 @@ def compiled_folder(job: JobFolder, asked: str) -> Path:
     if not found.is_relative_to(root):
         raise InputError(f"{asked} is no folder of this appliance's compile cache; compile the program again")
     return found
-
-
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """All files or none: two jobs may compile the same program at once, and either may be killed."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            for name, data in files.items():
-                with open(beside / name, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            beside.chmod(0o755)
-            beside.rename(folder)
-        except OSError:
-            shutil.rmtree(beside, ignore_errors=True)
-            if not (folder / SUMMARY).is_file():
-                raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error.strerror}; make room on the disk of the appliance's state folder"
-        ) from error

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from openwafer.appliance import JobFolder
-from openwafer.base import InputError, PlanError
+from openwafer.base import InputError, PlanError, WaferError
 from openwafer.compat.appliance._compiled import CompileOptions, compile_program
+from openwafer.compat.appliance._flops import measured_flops
 from openwafer.compat.appliance._job_service import JobService
 from openwafer.compat.appliance._wheel import wheel
 
@@ -27,6 +28,14 @@ class Compiler(JobService):
 
     def unary_compile(self, request: Any, context: Any) -> Any:
         """Read, plan, keep. What is wrong with the program is told with its place; see compat.cirh."""
+        try:
+            return self._compile(request)
+        except WaferError as error:
+            self.say(f"the program cannot be compiled: {error}")
+            self.fail(str(error))
+            raise
+
+    def _compile(self, request: Any) -> Any:
         with self._lock:
             if request.num_csx < 1:
                 raise InputError(f"the program asks for {request.num_csx} systems; ask for at least one")
@@ -41,7 +50,9 @@ class Compiler(JobService):
             cache_compile_dir=str(compiled.folder),
             cluster_details=describe_cluster(request.num_csx, max(1, request.num_workers_per_csx)),
         )
-        response.perf_info.algo_flops = compiled.plan.flops_per_step
+        # The client multiplies the first with samples a second, and divides by the second.
+        response.perf_info.algo_flops = compiled.plan.flops_per_step // compiled.plan.batch
+        response.perf_info.supported_flops = measured_flops()
         response.cross_compile_state.microBatch = compiled.plan.microbatches[0]
         response.cross_compile_state.nShards = 1
         return response

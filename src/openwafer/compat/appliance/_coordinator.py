@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, final
 import torch
 
 from openwafer.appliance import JobFolder
-from openwafer.base import InputError, StallError, WaferError
+from openwafer.base import InputError, StallError, StorageError, WaferError
 from openwafer.cluster import Job, StepDone
 from openwafer.cluster.store import Checkpoint
 from openwafer.compat.appliance._compiled import Compiled, TensorInfo, compiled_folder, open_compiled
@@ -21,15 +21,21 @@ from openwafer.compat.appliance._deferred import Deferred
 from openwafer.compat.appliance._inputs import confinement_of, open_inputs
 from openwafer.compat.appliance._job_service import JobService, steps_of
 from openwafer.compat.appliance._monitor import verdict_of
+from openwafer.compat.appliance._performance import Performance, trace_events
+from openwafer.compat.appliance._run_files import TIMELINE_STEPS, RunFiles
 from openwafer.compat.appliance._service import CallError
 from openwafer.compat.appliance._session import RunOrder, Session
 from openwafer.compat.appliance._tensors import from_bytes, pieces
 from openwafer.compat.appliance._weights import Staging, read_state
 from openwafer.compat.appliance._wheel import wheel
 
+_MOST_TRACED = 100
+"""Steps of a trace; a system's spans of them stay in memory until the run ends."""
 WEIGHTS_S = 3600.0
 """For a client to send all its weights."""
 _STALL_S = 300.0
+_STEP_NUMBER = 1
+"""The client's name of the state of random numbers."""
 
 
 class Place(NamedTuple):
@@ -63,7 +69,13 @@ class Coordinator(JobService):
         self._folders: list[Path] = []
         """Checkpoints of runs that are over."""
         self._steps_before = 0
+        self._next_number = 0
+        """Of the step that comes next: random numbers follow from it and the seed alone."""
         self._sessions = 0
+        self._files: RunFiles | None = None
+        self._performance = Performance()
+        self._profiled = (0, 0)
+        """The first and the last step, counted from 1, of which the client wants a trace."""
         self._lock = threading.Lock()
 
     # --- staging ----------------------------------------------------------------------------------------------
@@ -86,6 +98,8 @@ class Coordinator(JobService):
         self._leave_session("a new program is loaded")
         self._compiled = open_compiled(compiled_folder(self.folder, request.cache_compile_dir))
         self._staging, self._deferred = Staging(self._compiled.program), None
+        asked = request.op_profiler_config
+        self._profiled = (asked.start_step, min(asked.end_step, asked.start_step + _MOST_TRACED - 1))
         return self.pb.LoadResponse()
 
     def unary_run(self, request: Any, context: Any) -> Any:
@@ -133,14 +147,30 @@ class Coordinator(JobService):
         return self.pb.SendDeferredInputResponse()
 
     def send_input_bidir_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        """One tensor in pieces: the first has no bytes and waits for a go-ahead."""
+        """One tensor."""
         staging = self._expecting()
+        first, value = yield from self._received(
+            requests, lambda request: staging.info(self._name_of(request))
+        )
+        name = self._name_of(first)
+        if first.rtfx_proto.WhichOneof("contents") == "scalar":
+            value = value.expand(staging.info(name).shape)
+        staging.put(name, value)
+        yield self.pb.SendInputResponse(iteration=first.iteration)
+
+    def _received(
+        self, requests: Iterator[Any], check: Callable[[Any], object]
+    ) -> Generator[Any, None, tuple[Any, torch.Tensor]]:
+        """The first request of a stream and the tensor, which comes in pieces: the first has no bytes and waits for a go-ahead.
+
+        check: raises if the tensor is not wanted.
+        """
         first, data = None, bytearray()
         for request in requests:
             value = request.rtfx_proto
             if first is None:
                 first = request
-                staging.info(self._name_of(request))
+                check(request)
                 if value.WhichOneof("contents") == "tensor":
                     yield self.pb.SendInputResponse()
             part = value.scalar if value.WhichOneof("contents") == "scalar" else value.tensor
@@ -149,13 +179,9 @@ class Coordinator(JobService):
                 break
         if first is None:
             raise InputError("the stream of a tensor ended before it began; send it again")
-        name, value = self._name_of(first), first.rtfx_proto
-        if value.WhichOneof("contents") == "scalar":
-            shape = staging.info(name).shape
-            staging.put(name, from_bytes(value.dtype, (), data).expand(shape))
-        else:
-            staging.put(name, from_bytes(value.dtype, value.tensor.shape, data))
-        yield self.pb.SendInputResponse(iteration=first.iteration)
+        value = first.rtfx_proto
+        shape = () if value.WhichOneof("contents") == "scalar" else value.tensor.shape
+        return first, from_bytes(value.dtype, shape, data)
 
     def unary_sync(self, request: Any, context: Any) -> Any:
         return self.pb.SyncResponse()
@@ -182,10 +208,10 @@ class Coordinator(JobService):
         yield from self._responses(value)
 
     def unary_data_checkpoint(self, request: Any, context: Any) -> Any:
-        """The state of a restartable loader after a step, as its workers pickled it."""
+        """The state of a restartable loader after some steps, as its workers pickled it. Here alone steps count from 1."""
         session = self._running()
-        session.checkpoint(request.iteration)
-        states = self._inputs.worker_states(request.iteration + 1)
+        session.wait_for(request.iteration)
+        states = self._inputs.worker_states(request.iteration)
         if states is None:
             raise CallError(
                 "FAILED_PRECONDITION", f"the data pipeline keeps no state at step {request.iteration}"
@@ -207,7 +233,16 @@ class Coordinator(JobService):
         except WaferError as error:
             verdict = verdict_of(error)
             return self.pb.FinalizeResponse(code=_code(verdict.code), message=verdict.message)
-        return self.pb.FinalizeResponse()
+        return self.pb.FinalizeResponse(
+            perf=self._performance.message(str(self.folder.run)), trace_events=self._trace()
+        )
+
+    def _trace(self) -> list[Any]:
+        """Of the steps that the client asked for when it loaded the program."""
+        first, last = self._profiled
+        if not first or self._files is None or self._files.timeline is None:
+            return []
+        return trace_events(self._files.timeline, self._steps_before + first, self._steps_before + last)
 
     # --- the repository -------------------------------------------------------------------------------------------
 
@@ -234,9 +269,27 @@ class Coordinator(JobService):
         self._repository.pop(request.ptid, None)
         return self.pb.DeleteFromPTRResponse()
 
+    # --- the state of random numbers, which a client carries from one job to the next -----------------------------
+
     def unary_get_cmd_state_ids(self, request: Any, context: Any) -> Any:
-        """Random numbers follow from the seed and the number of the step alone: there is no state to carry."""
-        return self.pb.GetCMDStateIdsResponse()
+        """One: the number of the step that comes next."""
+        return self.pb.GetCMDStateIdsResponse(ids=[_STEP_NUMBER])
+
+    def get_cmd_state_stream(self, request: Any, context: Any) -> Iterator[Any]:
+        if request.id != _STEP_NUMBER:
+            raise InputError(f"there is no state {request.id} of random numbers; there is {_STEP_NUMBER}")
+        session = self._session
+        number = session.order.first_number + session.steps_done if session else self._next_number
+        yield from self._responses(torch.tensor([number]))
+
+    def send_cmd_state_bidir_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        first, value = yield from self._received(requests, lambda request: None)
+        if first.tensor_id != _STEP_NUMBER or value.numel() != 1:
+            raise InputError(
+                "this state of random numbers is none of this appliance; change the seed to drop it"
+            )
+        self._next_number = max(0, int(value))
+        yield self.pb.SendInputResponse(iteration=first.iteration)
 
     # --- inner ----------------------------------------------------------------------------------------------------
 
@@ -252,6 +305,8 @@ class Coordinator(JobService):
         if self._session is not None:
             self._session.cancel("the client has left")
             self._session.join(timeout_s)
+        if self._files is not None:
+            self._files.close()
 
     def _begin(self) -> Session:
         compiled, run = self._loaded(), self._run
@@ -264,7 +319,10 @@ class Coordinator(JobService):
         checkpoints = self.folder.run / f"session-{self._sessions}" / "checkpoints"
         if self._sessions == 1:
             checkpoints = self.folder.run / "checkpoints"  # where the node looks for progress
-        start = self._staging.write(plan, checkpoints, self._steps_before)
+        first = self._next_number
+        if program.counters and not self._staging.missing:
+            first = max(0, sum(map(self._staging.number, program.counters)))
+        start = self._staging.write(plan, checkpoints, first)
         self._staging = None
         self._forget_old()
         steps = frozenset(steps_of(run.checkpoint_schedule))
@@ -273,10 +331,18 @@ class Coordinator(JobService):
             steps=run.num_iterations,
             checkpoint_steps=steps,
             output_steps=None if every == 1 else frozenset(range(every - 1, run.num_iterations, every)),
-            first_number=self._steps_before,
+            first_number=first,
         )
         rows = [sum(system.rows) for system in plan.systems]
-        self._inputs = open_inputs(self._request, run.dataloader, program, rows, steps, self.say)
+        # The client asks for the state before the first step and after the last one too, also where it takes no checkpoint.
+        kept = {0, order.steps, *(step + 1 for step in steps)}
+        self._inputs = open_inputs(self._request, run.dataloader, program, rows, kept, self.say)
+        if self._files is not None:
+            self._files.close()
+        self._files = RunFiles(
+            self.folder.run, compiled.folder, steps_before=self._steps_before, trains=program.trains
+        )
+        self._performance = Performance(self._steps_before)
         session = Session(
             program,
             plan,
@@ -312,15 +378,25 @@ class Coordinator(JobService):
             threads=self._place.threads,
             stall_s=_STALL_S,
             keep_checkpoints=1 << 30,
+            timeline_steps=max(TIMELINE_STEPS, self._profiled[1]),
         )
 
     def _progressed(self, order: RunOrder, event: StepDone) -> None:
         now = time.monotonic()
         step = event.step - order.first_number + 1
+        reported = {**event.logs, **event.metrics}
+        loss = reported.get(next((name for name in reported if "loss" in name), ""), event.loss)
+        self._performance.add(event)
+        if self._files is not None:
+            try:
+                self._files.stepped(step - 1, event, loss)
+            except StorageError as error:
+                self.say(f"the job goes on, but its page does not: {error}")
+                self._files = None
         if step == order.steps or now - self._told > 1.0:
             self._told = now
             rate = event.samples / event.seconds if event.seconds > 0 else 0.0
-            self.tell("progress", step=step, steps=order.steps, loss=event.loss, samples_per_s=rate)
+            self.tell("progress", step=step, steps=order.steps, loss=loss, samples_per_s=rate)
 
     _told = 0.0
 
@@ -328,6 +404,7 @@ class Coordinator(JobService):
         self.say(f"the run failed: {error}")
         if isinstance(error, StallError):
             self.say(str(error), "STALL")
+        self.fail(str(error))
         self.monitor.fail(verdict_of(error))
 
     def _leave_session(self, why: str) -> None:
@@ -337,6 +414,9 @@ class Coordinator(JobService):
             session.cancel(why)
             session.join(_STALL_S)
             self._steps_before += session.steps_done
+            self._next_number = session.order.first_number + session.steps_done
+            if self._files is not None:
+                self._files.close()
             self._folders.extend(session.folders)
 
     def _responses(self, value: torch.Tensor) -> Iterator[Any]:

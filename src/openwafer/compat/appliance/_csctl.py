@@ -12,6 +12,7 @@ import msgspec
 from openwafer.appliance import Job, ManagementNode, parse_priority
 from openwafer.base import InputError, JobNotFoundError
 from openwafer.compat.appliance._callers import Caller, WhoIs, caller_of
+from openwafer.compat.appliance._exports import Exports
 from openwafer.compat.appliance._states import describe, ending_of, phase_of
 from openwafer.compat.appliance._wheel import wheel
 
@@ -26,6 +27,7 @@ class Csctl:
     def __init__(self, node: ManagementNode, who_is: WhoIs) -> None:
         self._node, self._who_is = node, who_is
         self._pb, self._resources = wheel().csctl, wheel().resources
+        self._exports = Exports(node)
 
     def get_server_config(self, request: Any, context: Any) -> Any:
         return self._pb.GetServerConfigResponse(is_user_auth_enabled=False)
@@ -82,6 +84,26 @@ class Csctl:
         job = self._job(request.job_id, context)
         changed = self._node.prioritise(job.id, parse_priority(request.job_priority))
         return self._pb.UpdateJobPriorityResponse(message=f"{job.id} has priority {changed.priority}")
+
+    def create_log_export(self, request: Any, context: Any) -> Any:
+        """Begin the archive that `wafer job export` gives. It stays on the appliance until it is fetched, at most a day."""
+        job = self._job(request.name, context)
+        return self._pb.CreateLogExportResponse(export_id=self._exports.create(job.id))
+
+    def get_log_export(self, request: Any, context: Any) -> Any:
+        self._job(self._exports.job_of(request.export_id), context)
+        state, text = self._exports.state(request.export_id)
+        return self._pb.GetLogExportResponse(status=f"LOG_EXPORT_STATUS_{state}", status_detail=text)
+
+    def download_log_export(self, request: Any, context: Any) -> Any:
+        self._job(self._exports.job_of(request.export_id), context)
+        page = self._exports.page(request.export_id, request.page_token)
+        return self._pb.DownloadLogExportResponse(
+            chunk=page.data,
+            next_page_token=page.next,
+            signature=page.signature,
+            estimated_remaining_bytes=page.left,
+        )
 
     # --- inner ----------------------------------------------------------------------------------------------
 
@@ -157,20 +179,20 @@ class Csctl:
         )
 
     def _volumes(self) -> Any:
-        """As shared file systems: what the client sees under a path, the appliance sees under the same."""
+        """Each folder twice: the client runs on this machine too, and what it sees under a path the appliance sees there.
+
+        As a folder of the machine the client may mount it and looks no further; as a shared file system it may hold the
+        client's environment, which would be copied otherwise.
+        """
         resources = self._resources
-        folders = [str(folder) for folder in self._node.config.volumes] or ["/"]
-        return resources.VolumeList(
-            items=[
-                resources.Volume(
-                    meta=resources.ObjectMeta(type="volume", name=f"volume-{index}"),
-                    nfs=resources.Volume.NFSVolume(
-                        server=socket.gethostname(), server_path=folder, container_path=folder
-                    ),
-                )
-                for index, folder in enumerate(folders)
-            ]
-        )
+        kinds = resources.Volume
+        items = []
+        for index, folder in enumerate([str(folder) for folder in self._node.config.volumes] or ["/"]):
+            meta = resources.ObjectMeta(type="volume", name=f"volume-{index}")
+            shared = kinds.NFSVolume(server=socket.gethostname(), server_path=folder, container_path=folder)
+            items.append(kinds(meta=meta, nfs=shared))
+            items.append(kinds(meta=meta, host_path=kinds.HostPathVolume(container_path=folder)))
+        return resources.VolumeList(items=items)
 
 
 class _Meta(msgspec.Struct):

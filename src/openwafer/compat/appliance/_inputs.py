@@ -19,10 +19,11 @@ def open_inputs(
     loader: Any,
     program: ProgramInfo,
     rows: Sequence[int],
-    checkpoint_steps: Iterable[int],
+    state_steps: Iterable[int],
     say: Callable[..., None],
 ) -> ClientBatches:
-    """The batches of a run. request: the job's ExecuteJobRequest; loader: the DataLoaderConfig of the run's request.
+    """The batches of a run. request: the job's ExecuteJobRequest; loader: the DataLoaderConfig of the run's request;
+    state_steps: after how many steps a restartable pipeline keeps its state.
 
     Raises InputError if the client's interpreter is not there, or its pipeline cannot be what the program reads.
     """
@@ -50,7 +51,7 @@ def open_inputs(
         python=python,
         confinement=confinement,
         log=say,
-        state_steps=[range(step + 1, step + 2) for step in sorted(checkpoint_steps)],
+        state_steps=[range(steps, steps + 1) for steps in sorted(state_steps)],
         on_stall=lambda system, seconds: say(
             f"INPUT_STARVATION: system {system} has waited {seconds:.0f} s for its data pipeline", "STALL"
         ),
@@ -60,7 +61,9 @@ def open_inputs(
 def confinement_of(request: Any) -> tuple[str, Confinement]:
     """The client's interpreter, and what holds the code that it runs. Raises InputError if there is no interpreter."""
     python = client_python(request)
-    mounts = [mount.path for mount in request.mount_dirs if mount.path]
+    # A client that mounts by itself asks for the whole volume that a package of its user lies in. Where no volumes are
+    # declared that is everything; the package's own folder comes with the python paths.
+    mounts = [mount.path for mount in request.mount_dirs if mount.path not in ("", "/")]
     return python, confine(
         python,
         mounts=list(dict.fromkeys((*mounts, *request.python_paths))),

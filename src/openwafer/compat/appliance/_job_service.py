@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import msgspec
 from openwafer.appliance import JobFolder
 from openwafer.compat.appliance._messages import Lines
 from openwafer.compat.appliance._monitor import Monitor
+from openwafer.compat.appliance._states import FAILING
 from openwafer.compat.appliance._wheel import wheel
 
 _LONGEST_POLL_S = 60.0
@@ -43,6 +43,10 @@ class JobService:
         print(line, flush=True)
         if topic:
             self._lines[topic].add(line)
+
+    def fail(self, why: str) -> None:
+        """The job cannot succeed any more. Its process stays until the client, which asks the node why, has left."""
+        self.tell(FAILING, message=why)
 
     def done_or(self, ended: threading.Event) -> None:
         """Wait until the client has left, or until `ended`."""
@@ -77,7 +81,7 @@ class JobService:
 
     def unary_start(self, request: Any, context: Any) -> Any:
         """The version is the wheel's own: the protocol is what it says."""
-        details = self.pb.StartResponse.VersionDetails(version=wheel().version, githash=_githash())
+        details = self.pb.StartResponse.VersionDetails(version=wheel().version, githash=wheel().build)
         return self.pb.StartResponse(code=_SUCCESS, version_info=details)
 
     def unary_msg_queue(self, request: Any, context: Any) -> Any:
@@ -116,11 +120,6 @@ class JobService:
 
 _SUCCESS = 0
 """WS_RT_SUCCESS, and what every response's code is if nothing is said."""
-
-
-def _githash() -> str:
-    """Of the wheel's build, which the client compares with its own."""
-    return str(getattr(importlib.import_module("cerebras.appliance._version"), "__githash__", ""))
 
 
 def ranges_of(schedule: Any) -> Iterator[tuple[range, bool, int]]:

@@ -9,12 +9,12 @@ from typing import Any, final
 
 import msgspec
 
-from openwafer.appliance import Job, JobSpec, ManagementNode
+from openwafer.appliance import COMPILE_ROOT, Job, JobSpec, ManagementNode
 from openwafer.base import InputError, JobNotFoundError
-from openwafer.compat.appliance._callers import Caller, WhoIs, caller_of
+from openwafer.compat.appliance._callers import Caller, WhoIs, caller_of, peer_uid
 from openwafer.compat.appliance._messages import MessageBoards
 from openwafer.compat.appliance._requests import (
-    COMPILE_ROOT,
+    ACCOUNT_VARIABLE,
     PYTHON_VARIABLE,
     REQUEST,
     SUMMARY,
@@ -25,7 +25,7 @@ from openwafer.compat.appliance._requests import (
     count_systems,
     execute_spec,
 )
-from openwafer.compat.appliance._states import describe, ending_of, events_of, status_of
+from openwafer.compat.appliance._states import describe, ending_of, events_of, failure_of, status_of
 from openwafer.compat.appliance._wheel import wheel
 
 LEASE_S = 60.0
@@ -63,9 +63,8 @@ class Management:
         )
 
     def get_server_versions(self, request: Any, context: Any) -> Any:
-        """The caller's own version: the protocol is what its wheel says it is."""
-        metadata = dict(context.invocation_metadata())
-        version = str(metadata.get("client-build-version", wheel().version))
+        """Those of the installed wheel, whose protocol this is: a client of another version hears which one to install."""
+        version = f"{wheel().version}+{wheel().build}"
         kinds = self._pb.ComponentName
         return self._pb.GetServerVersionsResponse(
             versions=[
@@ -122,7 +121,8 @@ class Management:
         workflow = _workflow(context)
         state = self._node.config.folder.resolve()
         job = self._submit(
-            compile_spec(request, caller.name, workflow, self._lease_s, state), request.SerializeToString()
+            compile_spec(request, caller.name, workflow, self._lease_s, state, _account(context)),
+            request.SerializeToString(),
         )
         return self._pb.CompileJobResponse(
             job_id=job.id,
@@ -141,7 +141,12 @@ class Management:
                 "compile it again"
             )
         spec = execute_spec(
-            request, caller.name, _workflow(context), self._lease_s, summary.memoryx_bytes, self._environment
+            request,
+            caller.name,
+            _workflow(context),
+            self._lease_s,
+            summary.memoryx_bytes,
+            {**self._environment, **_account(context)},
         )
         job = self._submit(spec, request.SerializeToString())
         return self._pb.ExecuteJobResponse(
@@ -177,8 +182,12 @@ class Management:
 
     def get_job(self, request: Any, context: Any) -> Any:
         job = self._job(request.job_id, context)
+        events, _ = self._node.events(job.id)
+        failure = failure_of(job, events)
         return self._pb.GetJobResponse(
-            status=status_of(job), message=job.reason, job_events=self._events(job)
+            status=self._pb.JobStatus.Value("JOB_STATUS_FAILING") if failure else status_of(job),
+            message=failure or job.reason,
+            job_events=events_of(job, events),
         )
 
     def get_job_events(self, request: Any, context: Any) -> Any:
@@ -313,6 +322,12 @@ def _workflow(context: Any) -> str | None:
     """The workflow that the client names; its placeholder for none is no name of ours."""
     name = str(dict(context.invocation_metadata()).get("workflow-id", ""))
     return name if name.startswith("wflow-") else None
+
+
+def _account(context: Any) -> dict[str, str]:
+    """Whose connection this is, for the job's own service."""
+    uid = peer_uid(context.peer())
+    return {} if uid is None else {ACCOUNT_VARIABLE: str(uid)}
 
 
 def _local(address: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from openwafer.appliance import DEFAULT_PRIORITY, JobSpec
+from openwafer.appliance import COMPILE_ROOT, DEFAULT_PRIORITY, JobSpec
 from openwafer.base import InputError
 from openwafer.compat.appliance._wheel import wheel
 
@@ -15,10 +15,10 @@ REQUEST = "request.bin"
 """In a job's source folder: the client's request, as it came."""
 PYTHON_VARIABLE = "OPENWAFER_CLIENT_PYTHON"
 """Of an execute job: the interpreter for its input workers, where whoever runs the appliance has chosen one for all."""
+ACCOUNT_VARIABLE = "OPENWAFER_CLIENT_ACCOUNT"
+"""Of a client's job: the number of the account that asked for it, which alone (and the appliance's own) may call its service."""
 VOLUMES_VARIABLE = "OPENWAFER_VOLUMES"
 """Of an execute job: folders that it may mount, with the system's path separator between them."""
-COMPILE_ROOT = "compile"
-"""Of the state folder: compiled programs, cs_<hash> below the client's own relative folders."""
 SUMMARY = "summary.json"
 """In the folder of a compiled program, and only there once all of it is."""
 _PRIORITIES = {"JOB_PRIORITY_P0": 99, "JOB_PRIORITY_P1": 199, "JOB_PRIORITY_P2": DEFAULT_PRIORITY}
@@ -35,7 +35,10 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def compile_folder(state: Path, asked: str) -> Path:
-    """Where a client's compile folder lies on the appliance. Raises InputError for one that would lie elsewhere."""
+    """Where a client's compile folder lies on the appliance: its programs are cs_<hash> below it.
+
+    Raises InputError for one that would lie elsewhere.
+    """
     root = (state / COMPILE_ROOT).resolve()
     # An absolute path is the client's own; it is only a name here.
     found = (root / asked.lstrip("/")).resolve()
@@ -44,7 +47,14 @@ def compile_folder(state: Path, asked: str) -> Path:
     return found
 
 
-def compile_spec(request: Any, user: str, workflow: str | None, lease_s: float, state: Path) -> JobSpec:
+def compile_spec(
+    request: Any,
+    user: str,
+    workflow: str | None,
+    lease_s: float,
+    state: Path,
+    environment: dict[str, str],
+) -> JobSpec:
     """The job that compiles: the program itself comes later, to the job's own service."""
     return JobSpec(
         kind="compile",
@@ -57,6 +67,7 @@ def compile_spec(request: Any, user: str, workflow: str | None, lease_s: float, 
             "{memoryx}",
         ),
         compile_slots=1,
+        environment=environment,
         lease_s=lease_s,
         tells_state=True,
         **_common(request, workflow),

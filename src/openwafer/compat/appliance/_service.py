@@ -51,10 +51,15 @@ def snake(name: str) -> str:
     return "_".join(words).lower()
 
 
-def generic_handler(service: Any, served: object) -> Any:
+def _anybody(context: Any) -> None:
+    """Admits every caller; who may do what is then asked by each call."""
+
+
+def generic_handler(service: Any, served: object, admit: Callable[[Any], None] = _anybody) -> Any:
     """Every method of a service: the method of `served` of the same name in snake case, or a refusal.
 
-    A method gets the request (or the stream of them) and the context, and returns the response (or yields them).
+    A method gets the request (or the stream of them) and the context, and returns the response (or yields them). admit: is
+    asked first, with the context, and raises for a caller whom nothing is answered.
     """
     grpc, class_of = wheel().grpc, wheel().message_factory.GetMessageClass
 
@@ -69,9 +74,9 @@ def generic_handler(service: Any, served: object) -> Any:
         if answer is None:
             behaviour: Callable[..., Any] = partial(_refuse, f"{service.full_name}/{method.name}")
         elif method.server_streaming:
-            behaviour = partial(_stream, method.name, answer)
+            behaviour = partial(_stream, method.name, answer, admit)
         else:
-            behaviour = partial(_single, method.name, answer)
+            behaviour = partial(_single, method.name, answer, admit)
         handlers[method.name] = make(
             behaviour,
             request_deserializer=class_of(method.input_type).FromString,
@@ -94,15 +99,21 @@ def _refuse(name: str, _request: object, context: Any) -> None:
     )
 
 
-def _single(name: str, answer: Callable[..., Any], request: Any, context: Any) -> Any:
+def _single(
+    name: str, answer: Callable[..., Any], admit: Callable[[Any], None], request: Any, context: Any
+) -> Any:
     try:
+        admit(context)
         return answer(request, context)
     except Exception as error:
         _abort(name, error, context)
 
 
-def _stream(name: str, answer: Callable[..., Any], request: Any, context: Any) -> Any:
+def _stream(
+    name: str, answer: Callable[..., Any], admit: Callable[[Any], None], request: Any, context: Any
+) -> Any:
     try:
+        admit(context)
         yield from answer(request, context)
     except Exception as error:
         _abort(name, error, context)

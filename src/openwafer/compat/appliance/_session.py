@@ -22,6 +22,8 @@ from openwafer.compat.inputs import ClientBatches
 
 AHEAD_STEPS = 1000
 """Steps whose outputs may wait for the client; a client that asks for none of them is not waited for."""
+AHEAD_BYTES = 256 << 20
+"""Of tensors among these outputs."""
 AHEAD_CHECKPOINTS = 2
 """Checkpoints that may wait for the client on disk."""
 _RECOVERIES = 3
@@ -46,7 +48,7 @@ class RunOrder:
 class _Progress:
     done: int = 0
     """Steps that are complete."""
-    outputs: dict[int, dict[str, float]] = field(default_factory=dict)
+    outputs: dict[int, dict[str, float | torch.Tensor]] = field(default_factory=dict)
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
     """By step: the state after it. The state before the first step is that after step -1."""
     refused: dict[int, str] = field(default_factory=dict)
@@ -166,6 +168,12 @@ class Session:
                 raise CheckpointError(self._progress.refused[step])
             return self._progress.checkpoints[step]
 
+    def wait_for(self, steps: int) -> None:
+        """Until so many steps are complete. Raises what made that impossible."""
+        with self._changed:
+            self._want(steps - 1)
+            self._wait_for(lambda: self._progress.done >= steps)
+
     def final(self) -> Checkpoint:
         """The state at the end of the run. Waits for the end."""
         self.finish()
@@ -183,7 +191,11 @@ class Session:
             raise InputError(f"outputs of step {step} are not kept any more; ask for them while they are new")
         if info.name not in found:
             raise InputError(f"step {step} made no output {info.name!r}")
-        value = torch.full(info.shape, found[info.name], dtype=getattr(torch, info.dtype))
+        made = found[info.name]
+        dtype = getattr(torch, info.dtype)
+        value = (
+            made.to(dtype) if isinstance(made, torch.Tensor) else torch.full(info.shape, made, dtype=dtype)
+        )
         return value.to(torch.float16) if info.element == "f16" else value
 
     def _want(self, step: int) -> None:
@@ -193,6 +205,7 @@ class Session:
         self._progress.wanted = step
         for old in [key for key in self._progress.outputs if key < step - AHEAD_STEPS]:
             del self._progress.outputs[old]
+        self._forget_tensors()
         saved = sorted(key for key in self._progress.checkpoints if key >= 0)
         for key in [key for key in saved if key < step][:-1]:
             # The newest at or before the client's step may still be read, and a lost role goes on from it.
@@ -287,7 +300,7 @@ class Session:
                 yield self._save(step)
                 saved = step
         last = self.order.steps - 1
-        if saved < last and self.program.trains:
+        if saved < last and any(info.updated for info in self.program.states):
             yield self._save(last)
 
     def _save(self, step: int) -> SaveCheckpoint:
@@ -302,8 +315,11 @@ class Session:
 
     def _is_ahead(self, step: int) -> bool:
         progress = self._progress
-        if progress.unbounded or progress.wanted < 0:
+        if progress.unbounded:
             return False
+        tensors = sum(_nbytes(made) for at, made in progress.outputs.items() if at > progress.wanted)
+        if progress.wanted < 0:
+            return tensors > AHEAD_BYTES
         due = {at for at in self.order.checkpoint_steps if at < step}
         if any(
             at not in progress.checkpoints and at not in progress.refused and at > progress.wanted
@@ -311,7 +327,7 @@ class Session:
         ):
             return False
         waiting = sum(1 for at in progress.checkpoints if at > progress.wanted)
-        return step - progress.wanted > AHEAD_STEPS or waiting >= AHEAD_CHECKPOINTS
+        return step - progress.wanted > AHEAD_STEPS or waiting >= AHEAD_CHECKPOINTS or tensors > AHEAD_BYTES
 
     def _note(self, event: StepDone | CheckpointDone) -> None:
         progress = self._progress
@@ -328,4 +344,22 @@ class Session:
         step = event.step - self.order.first_number
         progress.done = step + 1
         if self.order.output_steps is None or step in self.order.output_steps:
-            progress.outputs[step] = {**event.logs, **event.metrics}
+            progress.outputs[step] = {**event.logs, **event.metrics, **event.outputs}
+            self._forget_tensors()
+
+    def _forget_tensors(self) -> None:
+        """No more tensors are kept than memory is meant to hold: the oldest go that the client has passed, and of a client that
+        asks for nothing more any but the last."""
+        progress = self._progress
+        held = sum(map(_nbytes, progress.outputs.values()))
+        for step in sorted(progress.outputs)[:-1]:
+            if held <= AHEAD_BYTES or not (progress.unbounded or step < progress.wanted):
+                return
+            held -= _nbytes(progress.outputs[step])
+            progress.outputs[step] = {
+                name: made for name, made in progress.outputs[step].items() if isinstance(made, float)
+            }
+
+
+def _nbytes(outputs: Mapping[str, float | torch.Tensor]) -> int:
+    return sum(made.nbytes for made in outputs.values() if isinstance(made, torch.Tensor))

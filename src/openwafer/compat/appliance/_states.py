@@ -9,6 +9,8 @@ from typing import Any
 from openwafer.appliance import Job
 from openwafer.compat.appliance._wheel import wheel
 
+FAILING = "failing"
+"""The kind of event by which a job that still runs says that it has failed."""
 _STATUS = {
     "created": "JOB_STATUS_CREATED",
     "queued": "JOB_STATUS_IN_QUEUE",
@@ -35,6 +37,15 @@ def ending_of(status: int) -> Any:
     """How a job ends that the client cancels with this status: what it says of itself when it leaves."""
     names = wheel().cluster.JobStatus
     return _ENDINGS.get(names.Name(status) if status in names.values() else "", "cancelled")
+
+
+def failure_of(job: Job, events: Iterable[dict[str, Any]]) -> str:
+    """Why a job that still runs cannot succeed any more, in one line; empty if it can.
+
+    The client asks after an error, and waits for a minute while it hears that the job is in progress.
+    """
+    told = [str(event.get("message", "")) for event in events if event["kind"] == FAILING]
+    return "" if job.is_final or not told else _one_line(told[-1])
 
 
 def phase_of(job: Job) -> int:

@@ -14,6 +14,7 @@ from openwafer.artifact import Plan, Record
 from openwafer.base import CheckpointError, InputError, StallError
 from openwafer.cluster.store import Checkpoint, CheckpointWriter, aligned_buffer, view_tensors
 from openwafer.compat.appliance._compiled import ProgramInfo, TensorInfo
+from openwafer.compat.cirh import SUM
 
 
 @final
@@ -68,6 +69,11 @@ class Staging:
             self._why_stopped = why
             self._changed.notify_all()
 
+    def number(self, name: str) -> int:
+        """A state tensor of one number that has come."""
+        with self._changed:
+            return int(self._tensors[name])
+
     @property
     def missing(self) -> list[str]:
         with self._changed:
@@ -81,8 +87,11 @@ class Staging:
                 "send every weight and state before streaming starts"
             )
         by_tensor = {info.tensor: self._tensors[name] for name, info in self._infos.items()}
+        nothing = torch.zeros(())  # sums over the batch are gradients of weights that no client knows
         values = {entry.name: float(by_tensor[entry.name]) for entry in plan.globals}
-        return write_checkpoint(plan, folder, step, by_tensor.__getitem__, values)
+        return write_checkpoint(
+            plan, folder, step, lambda name: nothing if name.startswith(SUM) else by_tensor[name], values
+        )
 
 
 def write_checkpoint(

@@ -39,6 +39,8 @@ class Wheel(NamedTuple):
     message_factory: Any
     json_format: Any
     version: str
+    build: str
+    """Which build of the version; the client compares it with its own."""
 
 
 @cache
@@ -50,9 +52,10 @@ def wheel() -> Wheel:
             modules[key] = importlib.import_module(f"google.protobuf.{key}")
         grpc = importlib.import_module("grpc")
         version = importlib.metadata.version("cerebras_appliance")
+        build = str(getattr(importlib.import_module("cerebras.appliance._version"), "__githash__", ""))
     except ImportError as error:
         raise InputError(
             f"the training client's protocol needs a package that is not installed ({error}); install it with "
             "`pip install grpcio protobuf` and `pip install --no-deps cerebras_appliance==2.10.0`"
         ) from error
-    return Wheel(grpc=grpc, version=version, **modules)
+    return Wheel(grpc=grpc, version=version, build=build, **modules)

@@ -12,10 +12,12 @@ from openwafer.compat.cirh._lower import Lowering
 from openwafer.compat.cirh._parser import parse
 from openwafer.compat.cirh._program import Input, Output, Program, StateTensor
 from openwafer.compat.cirh._rules import REFUSED, RULES
+from openwafer.compat.cirh._states import SUM
 
 __all__ = [
     "REFUSED",
     "RULES",
+    "SUM",
     "Function",
     "Input",
     "Lowering",

@@ -24,7 +24,8 @@ from openwafer.compat.cirh._kinds import Kind
 from openwafer.compat.cirh._rules import RULES, Use
 from openwafer.compat.cirh._states import Parts
 from openwafer.graph import StepGraph
-from openwafer.graph.ir import RNG, SAMPLE_FRACTION, verify
+from openwafer.graph.ir import RNG, SAMPLE_FRACTION, SampleTensor, verify
+from openwafer.graph.passes import ancestors
 
 aten = torch.ops.aten
 
@@ -57,6 +58,7 @@ class Lowering:
         self.constants = constants_of(function)
         self.wide_half = function.attributes.get("cs.fp16_type") == "cbfloat16"
         self._places: dict[str, dict[str, Any]] = {}
+        self._sums = set(parts.sums.values()) if parts else set()
 
     def kind(self, value: int) -> Type:
         """The type of a value for this number of samples."""
@@ -148,7 +150,11 @@ class Lowering:
         if isinstance(result, Splat):
             if self.wide_half and kind.element == "f16" and not exact:
                 result = _rounded_splat(self.emit, result)
-            return Splat(result.source, dtype, kind.shape)
+            result = Splat(result.source, dtype, kind.shape)
+            if value not in self._sums:
+                return result
+            # For these samples alone: the update must read the number of all.
+            return self.emit(aten.clone.default, self.emit.tensor(result))
         if self.wide_half and kind.element == "f16" and not exact:
             result = self.emit.rounded(result, *CB16)
         found = result.meta["val"]
@@ -197,12 +203,12 @@ def lower(parts: Parts, samples: int) -> StepGraph:
         for entry in states.values()
         if entry.role == "weight" and (entry.tensor in gradients or entry.new != entry.value)
     }
-    state: dict[str, dict[str, fx.Node]] = {tensor: {} for tensor in gradients}
-    new_state: dict[str, dict[str, fx.Node]] = {tensor: {} for tensor in gradients}
+    state: dict[str, dict[str, fx.Node]] = {tensor: {} for tensor in (*gradients, *parts.sums)}
+    new_state: dict[str, dict[str, fx.Node]] = {tensor: {} for tensor in (*gradients, *parts.sums)}
     globals_, new_globals = {}, {}
     for entry in states.values():
         if entry.role == "state":
-            owner = states[entry.owner].tensor
+            owner = states[entry.owner].tensor if entry.owner in states else entry.owner
             key = entry.tensor.partition("/")[2]
             state[owner][key] = nodes[entry.name]
             new_state[owner][key] = run.tensor(entry.new)
@@ -210,6 +216,10 @@ def lower(parts: Parts, samples: int) -> StepGraph:
             globals_[entry.tensor] = nodes[entry.name]
             new_globals[entry.tensor] = run.tensor(entry.new)
     reports = _Reports(parts, run, fraction)
+    sums = _Sums(parts, run)
+    weights |= sums.weights
+    gradients |= sums.gradients
+    new_weights |= sums.weights
     graph = StepGraph(
         model=parts.function.text_name,
         graph=run.graph,
@@ -231,12 +241,17 @@ def lower(parts: Parts, samples: int) -> StepGraph:
         new_globals=new_globals,
         logs=reports.logs,
         companions={s.tensor: s.owner for s in states.values() if s.role == "weight" and s.owner},
+        outputs=reports.samples,
+        update_outputs=reports.tensors,
+        sums=tuple(sums.weights),
     )
+    sums.hand_over(graph)
     ends = [
         graph.loss, *graph.metrics.values(), *gradients.values(), *new_weights.values(), *new_globals.values(),
         *(node for entries in new_state.values() for node in entries.values()), *graph.logs.values(),
     ]  # fmt: skip
-    ends += graph.new_buffers.values()
+    ends += [*graph.new_buffers.values(), *graph.update_outputs.values()]
+    ends += [output.node for output in graph.outputs.values()]
     run.graph.output(tuple(ends))
     run.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     if parts.kinds.whole:
@@ -251,31 +266,88 @@ class _Reports:
     def __init__(self, parts: Parts, run: Lowering, fraction: fx.Node) -> None:
         self.metrics: dict[str, fx.Node] = {}
         self.logs: dict[str, fx.Node] = {}
+        self.samples: dict[str, SampleTensor] = {}
+        self.tensors: dict[str, fx.Node] = {}
         for name, value in parts.outputs.items():
             kind = run.kind(value)
-            if kind.count != 1:
-                raise CirhError(
-                    f"{parts.function.text_name}: the output {name} is a tensor ({kind}); outputs here are single numbers, "
-                    "so report a sum or a mean of it"
-                )
             node = run.tensor(value)
+            if parts.function.values[value].count != 1:
+                self._hand_out(parts, run, name, value)
+                continue
             if kind.shape:
                 node = run.emit(aten.view.default, node, [])
             if node.meta["val"].dtype is not torch.float32:
                 node = run.emit(aten._to_copy.default, node, dtype=torch.float32)
-            if parts.kinds.of[value] is Kind.PARTIAL or (
-                parts.kinds.whole and _is_before_update(parts, value)
-            ):
-                self.metrics[name] = run.emit(aten.div.Tensor, node, fraction)
-            else:
+            if name in parts.reports:
                 self.logs[name] = node
+            else:
+                self.metrics[name] = run.emit(aten.div.Tensor, node, fraction)
         chosen = next((name for name in self.metrics if "loss" in name), next(iter(self.metrics), None))
-        if chosen is None:
+        self.loss = self.metrics[chosen] if chosen else self._some_sum(parts, run, fraction)
+
+    def _hand_out(self, parts: Parts, run: Lowering, name: str, value: int) -> None:
+        """An output that is a tensor: of the update, or of the samples, whose parts are put together again."""
+        node = run.tensor(value)
+        if node.op == "placeholder" or value in parts.gradients.values():
+            node = run.emit(aten.clone.default, node)  # what is handed out is made by somebody
+        if name in parts.reports:
+            self.tensors[name] = node
+            return
+        if not any(source.op == "placeholder" for source in ancestors([node])):
             raise CirhError(
-                f"{parts.function.text_name} reports no sum over its samples (a loss); return the loss from the traced function"
+                f"{parts.function.text_name}: the output {name} is a constant; return it from Python, not from the traced step"
             )
-        self.loss = self.metrics[chosen]
+        tag = parts.batch.tags.get(value)
+        undivided = parts.kinds.whole or tag is None
+        self.samples[name] = (
+            SampleTensor(node)
+            if undivided or tag is None
+            else SampleTensor(node, tag.dim, tag.before, tag.after)
+        )
+
+    def _some_sum(self, parts: Parts, run: Lowering, fraction: fx.Node) -> fx.Node:
+        """Something to tell of each step and to watch for infinities, where a program reports no sum over its samples."""
+        made = [run.tensor(value) for value in parts.sums.values()]
+        made += [entry.node for entry in self.samples.values()]
+        if not made:
+            raise CirhError(
+                f"{parts.function.text_name} returns nothing that is made of its samples; return the loss from the traced step"
+            )
+        total = run.emit(aten.sum.default, made[0], dtype=torch.float32)
+        return run.emit(aten.div.Tensor, total, fraction)
 
 
-def _is_before_update(parts: Parts, value: int) -> bool:
-    return parts.kinds.of[value] is not Kind.SHARED
+class _Sums:
+    """Sums over the batch that the update reads: each the gradient of a weight that stays zero."""
+
+    def __init__(self, parts: Parts, run: Lowering) -> None:
+        self.weights: dict[str, fx.Node] = {}
+        self.gradients: dict[str, fx.Node] = {}
+        self._made: dict[str, fx.Node] = {}
+        graph = run.graph
+        for name, value in parts.sums.items():
+            made = run.tensor(value)
+            kind = Type("f32", run.kind(value).shape)
+            with graph.inserting_before(next(iter(graph.nodes))):
+                self.weights[name] = weight = run.emit.placeholder(f"sum{value}", kind, torch.float32)
+            weight.meta["name"] = name
+            with graph.inserting_after(made):
+                wide = run.emit(aten._to_copy.default, made, dtype=torch.float32)
+            self._made[name], self.gradients[name] = made, wide
+
+    def hand_over(self, step: StepGraph) -> None:
+        """Let the update read what came up, added over microbatches and systems, and no more what the forward made."""
+        system = ancestors([*step.reported, *step.gradients.values()])
+        for name, made in self._made.items():
+            wide = self.gradients[name]
+            value = made.meta["val"]
+            with step.graph.inserting_after(wide):
+                # A copy, whatever the dtype: the slot that it came in goes back.
+                came = step.graph.call_function(aten._to_copy.default, (wide,), {"dtype": value.dtype})
+            came.meta = {**made.meta, "val": value}
+            for user in [user for user in made.users if user not in system]:
+                user.replace_input_with(made, came)
+            for ends in (step.new_globals, step.logs, step.update_outputs, *step.new_state.values()):
+                for key, node in ends.items():
+                    if node is made:
+                        ends[key] = came

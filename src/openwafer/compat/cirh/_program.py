@@ -101,6 +101,11 @@ class Program:
         return level if isinstance(level, int) else 1
 
     @property
+    def counters(self) -> tuple[str, ...]:
+        """The client's names of states whose sum counts the steps, also those that were skipped; () if none do."""
+        return self._parts.counters
+
+    @property
     def trains(self) -> bool:
         """Whether a step changes weights."""
         return bool(self._parts.gradients)

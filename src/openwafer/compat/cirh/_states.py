@@ -4,6 +4,9 @@ weight      what systems read, or what has a gradient of its own
 state       of the same gradient as a weight, read by its update alone (moments)
 buffer      replaced by the forward itself (batch statistics)
 global      a number of the whole job (step, loss scale)
+
+What else the update reads of the samples are sums over the batch (the counts of a metric that is kept on the device). Each
+travels as the gradient of a weight of its own that no sample reads.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ from dataclasses import dataclass, field
 
 from openwafer.base import CirhError
 from openwafer.compat.cirh._batch import Batch, find_batch
+from openwafer.compat.cirh._counters import find_counters
 from openwafer.compat.cirh._function import Argument, Dense, Function, Op
 from openwafer.compat.cirh._fuse import fuse
 from openwafer.compat.cirh._kinds import Kind, Kinds, find_kinds
 from openwafer.compat.cirh._rules import OPERANDS, REFUSED, RULES
 from openwafer.compat.cirh._splats import split_splats
 
+SUM = "sum."
+"""Begins the names of sums; the client's begin with `state.`."""
 RESOURCE, ALIAS, INPUT, OUTPUT = "tf.resource_name", "tf.aliasing_output", "cs.input_name", "cs.output_name"
 
 
@@ -52,6 +58,14 @@ class Parts:
     """Name -> value, of results that are no state."""
     gradients: dict[str, int] = field(default_factory=dict)
     """Weight (the client's name) -> the value to cut at."""
+    sums: dict[str, int] = field(default_factory=dict)
+    """Name -> value, of sums over the batch that the update reads and that are no weight's gradient."""
+    tallied: set[str] = field(default_factory=set)
+    """States that such sums change."""
+    reports: set[str] = field(default_factory=set)
+    """Outputs that the update makes; the others are made with the samples."""
+    counters: tuple[str, ...] = ()
+    """States of which each step makes one, and one only, larger by one: their sum counts the steps."""
 
 
 def take_apart(function: Function) -> Parts:
@@ -99,6 +113,7 @@ def take_apart(function: Function) -> Parts:
     parts = Parts(function, batch, kinds, inputs, states, outputs)
     _Cutter(parts).run()
     _name(parts)
+    parts.counters = find_counters(function, [state for state in states.values() if state.role == "global"])
     return parts
 
 
@@ -131,6 +146,8 @@ class _Cutter:
                 self.users.setdefault(value, []).append(op)
         self.kind = parts.kinds.of
         self.per_sample = {Kind.SAMPLES, Kind.PARTIAL}
+        self._of_gradients: dict[int, bool] = {}
+        """Values that are gradients or made of them: the update reads those that came up."""
 
     def run(self) -> None:
         """Fill `gradients` and the roles of states."""
@@ -153,9 +170,10 @@ class _Cutter:
             if state.role != "global":
                 for root in roots:
                     groups.setdefault(root, []).append(state)
-        self._match(groups, roots_of)
+        self._match(groups, roots_of, read)
+        self._find_sums()
         self._find_owners()
-        self._find_buffers(read)
+        self._find_buffers()
 
     def _read_with_samples(self) -> set[int]:
         """Arguments from which, together with samples, something is computed."""
@@ -244,9 +262,11 @@ class _Cutter:
             cuts[root] = chain[keep - 1]
         return cuts
 
-    def _match(self, groups: dict[int, list[State]], roots_of: dict[str, set[int]]) -> None:
+    def _match(self, groups: dict[int, list[State]], roots_of: dict[str, set[int]], read: set[int]) -> None:
         parts, values = self.parts, self.function.values
         for root, members in groups.items():
+            if not any(state.value in read for state in members):
+                continue  # no sample reads what it changes: a sum, and no gradient
             fitting = [
                 state
                 for state in members
@@ -268,6 +288,63 @@ class _Cutter:
                 if state is not weight and roots_of[state.name] == {root}:
                     state.owner = weight.name
 
+    def _find_sums(self) -> None:
+        """The sums over the batch that new states and reported numbers are made of, beside the gradients."""
+        parts = self.parts
+        cuts = set(parts.gradients.values())
+        through = self._of_gradients
+        through.update(dict.fromkeys(cuts, True))
+        for op in self.function.ops:
+            if any(through.get(value, False) for value in op.operands):
+                through.update(dict.fromkeys(op.results, True))
+        names: dict[int, str] = {}
+
+        def sums_of(end: int) -> set[int]:
+            found: set[int] = set()
+            seen: set[int] = set()
+            stack = [end]
+            while stack:
+                value = stack.pop()
+                if value in seen or value in cuts or value not in self.made_by:
+                    continue
+                seen.add(value)
+                if self.kind[value] in self.per_sample and not through.get(value, False):
+                    found.add(value)
+                else:
+                    stack.extend(self.made_by[value].operands)
+            return found
+
+        for state in parts.states.values():
+            if state.new == state.value or (state.role == "weight" and state.name not in parts.gradients):
+                continue  # the second: the forward replaces it, or the update of another weight
+            for value in sorted(sums_of(state.new)):
+                names.setdefault(value, f"{SUM}{state.name}.{len(names)}")
+                parts.tallied.add(state.name)
+                if state.role == "state" and not state.owner:
+                    state.owner = names[value]
+        for name, value in parts.outputs.items():
+            if self._is_of_the_update(value):
+                parts.reports.add(name)
+                for part in sorted(sums_of(value)):
+                    names.setdefault(part, f"{SUM}{name}.{len(names)}")
+        parts.sums = {name: value for value, name in names.items()}
+
+    def _is_of_the_update(self, value: int) -> bool:
+        """Whether an output is made of whole sums or of the state's new values, so that MemoryX makes it."""
+        kind, whole = self.kind[value], self.parts.kinds.whole
+        if kind is Kind.SHARED:
+            return value not in self.parts.batch.tags
+        if self._of_gradients.get(value, False):
+            return True
+        if kind in self.per_sample:
+            # Systems report numbers and hand out samples; a tensor of sums is added up by MemoryX.
+            return kind is Kind.PARTIAL and self.function.values[value].count != 1 and not whole
+        if not whole:
+            return True
+        made_of = self._ancestors([value])
+        tallied = {self.parts.states[name].value for name in self.parts.tallied}
+        return bool(tallied & made_of) or not made_of.isdisjoint(self.parts.gradients.values())
+
     def _find_owners(self) -> None:
         """State without a gradient of its own (a mask that is drawn anew) belongs to the weight whose update reads it."""
         parts = self.parts
@@ -283,15 +360,10 @@ class _Cutter:
             if state.role == "state" and not state.owner:
                 state.role = "weight"
 
-    def _find_buffers(self, read: set[int]) -> None:
+    def _find_buffers(self) -> None:
         """State that the forward itself replaces (batch statistics). Refuses what neither forward nor update can keep."""
         parts = self.parts
         for state in parts.states.values():
-            if state.name in parts.gradients and state.value not in read:
-                raise CirhError(
-                    f"{self._where(state.new)}: {state.name} adds up sums over the batch and no sample reads it; such a "
-                    "state is not kept here: report the sum as an output instead"
-                )
             if (
                 state.role != "weight"
                 or state.owner

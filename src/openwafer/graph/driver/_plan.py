@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from openwafer.artifact import (
     Global,
     Layer,
@@ -17,6 +19,7 @@ from openwafer.artifact import (
     System,
     SystemMemory,
     TensorType,
+    part_type,
 )
 from openwafer.base import PlanError, format_bytes
 from openwafer.graph.ir import StepGraph
@@ -294,6 +297,10 @@ class _Planner:
             bubble=bubble(stages_count, len(rows_of[0])) if mode is Mode.PIPELINED else 0.0,
             notes=(*self.choice(sizes[0]).all_notes, *step.notes),
             own_memory=options.own_memory,
+            outputs=tuple(
+                msgspec.structs.replace(output, shape=part_type(output, options.batch).shape)
+                for output in main.outputs
+            ),
             memoryx_of=deal_records(main.records, options.memoryx_shards),
         )
         return with_memory(with_cache(plan, options.memoryx_memory), table.bodies)

@@ -3,6 +3,7 @@
 from openwafer.graph.ir._step import (
     RNG,
     SAMPLE_FRACTION,
+    SampleTensor,
     StepGraph,
     is_view,
     op_name,
@@ -14,6 +15,7 @@ from openwafer.graph.ir._step import (
 __all__ = [
     "RNG",
     "SAMPLE_FRACTION",
+    "SampleTensor",
     "StepGraph",
     "is_view",
     "op_name",

@@ -24,6 +24,16 @@ SAMPLE_FRACTION = "sample_fraction"
 RNG = "rng"
 
 
+@dataclass(frozen=True, slots=True)
+class SampleTensor:
+    """A tensor to hand out whose dim `dim` has before * samples * after entries; -1: it needs the batch whole."""
+
+    node: fx.Node
+    dim: int = -1
+    before: int = 1
+    after: int = 1
+
+
 @dataclass
 class StepGraph:
     """One step, for `samples` samples. Dicts map the user's names to nodes of `graph`."""
@@ -60,8 +70,21 @@ class StepGraph:
     """Row shards among the weights -> what they are of the module's own weight."""
     companions: dict[str, str] = field(default_factory=dict)
     """Weights without gradients that the update of another writes or reads (masks of sparsity) -> that other."""
+    outputs: dict[str, SampleTensor] = field(default_factory=dict)
+    """Tensors that the forward makes and each step hands out whole."""
+    update_outputs: dict[str, fx.Node] = field(default_factory=dict)
+    """Tensors that the update makes and each step hands out."""
+    sums: tuple[str, ...] = ()
+    """Weights that nothing reads: the `gradient` of each is a sum over the batch that the forward makes and the update wants."""
     prepared: bool = False
     """Whether the rewrites that come before cutting have run."""
+
+    @property
+    def reported(self) -> list[fx.Node]:
+        """All that the forward is for."""
+        sums = [self.gradients[name] for name in self.sums]
+        outputs = [output.node for output in self.outputs.values()]
+        return [self.loss, *self.metrics.values(), *self.new_buffers.values(), *outputs, *sums]
 
     @property
     def read_weights(self) -> dict[str, fx.Node]:

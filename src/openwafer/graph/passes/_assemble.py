@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from openwafer.artifact import Call, Gradient, Layer, Part, Record, TensorType, Update, make_record
+from openwafer.artifact import Call, Gradient, Layer, Output, Part, Record, TensorType, Update, make_record
 from openwafer.graph.ir import StepGraph, op_name
 from openwafer.graph.passes._backward import BackwardLayers, find_backward
 from openwafer.graph.passes._bodies import BodyTable, extract, value_name
 from openwafer.graph.passes._flops import flops
 from openwafer.graph.passes._layers import ForwardLayers, ancestors, common_prefix, find_layers, weights_of
 from openwafer.graph.passes._shards import split_vocabulary
-from openwafer.graph.passes._stream import narrow_streams
+from openwafer.graph.passes._stream import gradient_source, narrow_streams
 from openwafer.graph.passes._update import cut_update
 from openwafer.graph.passes._vocabulary import chunk_vocabulary
 
@@ -32,6 +32,7 @@ class Assembled:
     metrics: tuple[tuple[str, str], ...]
     buffers: tuple[tuple[str, str], ...]
     """(buffer, value name) of buffers that the forward replaces."""
+    outputs: tuple[Output, ...] = ()
 
 
 def assemble(
@@ -63,11 +64,15 @@ def assemble(
     layers = _make_layers(step, table, forward, backward, recompute, records, record_of)
     constants = None
     if forward.constants:
-        kept = [n for n in forward.constants if any(user not in set(forward.constants) for user in n.users)]
+        inner, sums = set(forward.constants), {gradient_source(step.gradients[name]) for name in step.sums}
+        kept = [n for n in forward.constants if n in sums or any(user not in inner for user in n.users)]
         constants = extract(table, forward.constants, set(), kept)
     update = (
         cut_update(step, table, record_of, len(records))
         if step.new_weights
+        or step.logs
+        or step.update_outputs
+        or any(new is not step.globals[g] for g, new in step.new_globals.items())
         else Update(begin=None, records=(), across=None, waits=False)
     )
     return Assembled(
@@ -79,6 +84,13 @@ def assemble(
         loss=value_name(step.loss),
         metrics=tuple((label, value_name(node)) for label, node in step.metrics.items()),
         buffers=tuple((name, value_name(node)) for name, node in step.new_buffers.items()),
+        outputs=tuple(
+            Output(
+                label, value_name(entry.node), kind.dtype, kind.shape, entry.dim, entry.before, entry.after
+            )
+            for label, entry in step.outputs.items()
+            for kind in (step.type_of(entry.node),)
+        ),
     )
 
 
@@ -92,7 +104,7 @@ def _make_layers(
     record_of: dict[str, int],
 ) -> tuple[Layer, ...]:
     count = len(forward.layers)
-    taken = {step.loss, *step.metrics.values(), *step.new_buffers.values()}
+    taken = {*step.reported, *(gradient_source(step.gradients[name]) for name in step.sums)}
     stage_of = (
         {node: index for index, nodes in enumerate(backward.stages) for node in nodes} if backward else {}
     )

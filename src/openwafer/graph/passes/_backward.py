@@ -52,7 +52,9 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
 
     stage = _earliest(step, forward, nodes, views, home)
     roots = {
-        value: max((h for h in home[step.read_weights[name]] if h <= stage[value]), default=stage[value])
+        value: max(
+            (h for h in home.get(step.read_weights[name], ()) if h <= stage[value]), default=stage[value]
+        )
         for name, values in partial.items()
         for value in values
         if value in stage
@@ -67,9 +69,12 @@ def find_backward(step: StepGraph, forward: ForwardLayers) -> BackwardLayers:
             stages[stage[node]].append(node)
     contributions: list[list[tuple[fx.Node, str]]] = [[] for _ in range(count)]
     for name, values in partial.items():
-        homes = home[step.read_weights[name]]
+        homes = home.get(step.read_weights[name], set())
         for value in values:
-            made = stage.get(value, count - 1)
+            # A sum that the forward made goes when its layer comes round again; for the last layer that is at once.
+            made = stage.get(
+                value, forward.layer_of.get(value, count - 1) if name in step.sums else count - 1
+            )
             contributions[max((layer for layer in homes if layer <= made), default=made)].append(
                 (value, name)
             )

@@ -48,8 +48,8 @@ def ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
 
 
 def forward_nodes(step: StepGraph) -> set[fx.Node]:
-    """All that the loss, the metrics and the new buffers depend on, with every part of the tuples among them."""
-    found = ancestors([step.loss, *step.metrics.values(), *step.new_buffers.values()])
+    """All that the forward's results depend on, with every part of the tuples among them."""
+    found = ancestors(step.reported)
     for node in list(found):
         found.update(user for user in node.users if op_name(user) == "getitem")
     return found

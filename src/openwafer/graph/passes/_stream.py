@@ -14,9 +14,7 @@ def narrow_streams(step: StepGraph) -> None:
     Afterwards `step.streamed[name]` is what systems read; `step.weights[name]` stays the stored weight, which the
     update reads. Numbers do not change: MemoryX casts as the graph did.
     """
-    system = ancestors(
-        [step.loss, *step.metrics.values(), *step.new_buffers.values(), *step.gradients.values()]
-    )
+    system = ancestors([*step.reported, *step.gradients.values()])
     for name, node in step.weights.items():
         users = [user for user in node.users if user in system]
         if not users or any(op_name(user) != "aten._to_copy.default" for user in users):

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import fx
 
-from openwafer.artifact import Call, RecordUpdate, Update
+from openwafer.artifact import Call, Output, RecordUpdate, Update
 from openwafer.base import PlanError
 from openwafer.graph.ir import StepGraph, op_name, tensor_type
 from openwafer.graph.passes._bodies import BodyTable, extract, value_name
@@ -25,6 +26,10 @@ from openwafer.graph.passes._layers import ancestors
 
 MAX_CARRIED_ELEMENTS = 1 << 16
 """Largest value that may pass from one record's gradients to `across`: it exists once per weight."""
+
+
+_REPORTS = -1
+"""Stands beside records: what is reported, and the globals."""
 
 
 def gradient_name(weight: str) -> str:
@@ -55,6 +60,7 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         *(node for entry in step.new_state.values() for node in entry.values()),
         *step.new_globals.values(),
         *step.logs.values(),
+        *step.update_outputs.values(),
     ]
     sources: dict[fx.Node, _Kind] = {}
     for name, node in step.weights.items():
@@ -70,9 +76,11 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         for node in _between(ends, set(sources), list(step.graph.nodes))
         if node not in sources and node.op == "call_function"
     ]
+    nodes_set = set(nodes)
     kinds = dict(sources)
+    readers = _readers(step, nodes, record_of)
     for node in nodes:
-        kinds[node] = _kind(node, kinds)
+        kinds[node] = _kind(node, kinds, readers[node])
 
     def members(label: str, record: int | None = None) -> list[fx.Node]:
         return [
@@ -86,7 +94,13 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
             user in kinds and user not in sources and kinds[user].label in labels for user in node.users
         )
 
-    reported = {*step.new_globals.values(), *step.logs.values()}
+    reported = {*step.new_globals.values(), *step.logs.values(), *step.update_outputs.values()}
+    for node in reported:
+        if node in nodes_set and kinds[node].label == "apply":
+            raise PlanError(
+                f"a value to report ({value_name(node)} = {op_name(node)}) is made of a weight after an update that "
+                "waits for all gradients; report one that is made of gradients, or of weights before the update"
+            )
     begin = [n for n in members("begin") if is_read_by(n, {"local", "across", "apply"}) or n in reported]
     begin = [n for n in begin if not isinstance(n.meta["val"], (tuple, list))]
     across = [n for n in members("across") if is_read_by(n, {"apply"}) or n in reported]
@@ -118,6 +132,11 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         new_globals=tuple(
             (name, value_name(node)) for node, name in global_outputs.items() if node.op != "placeholder"
         ),
+        outputs=tuple(
+            Output(label, value_name(node), kind.dtype, kind.shape)
+            for label, node in step.update_outputs.items()
+            for kind in (tensor_type(node.meta["val"]),)
+        ),
     )
 
 
@@ -133,10 +152,28 @@ def _between(ends: list[fx.Node], sources: set[fx.Node], order: list[fx.Node]) -
     return [node for node in order if node in seen]
 
 
-def _kind(node: fx.Node, kinds: dict[fx.Node, _Kind]) -> _Kind:
+def _readers(
+    step: StepGraph, nodes: list[fx.Node], record_of: dict[str, int]
+) -> dict[fx.Node, frozenset[int]]:
+    """For each node the records whose new values need it, and _REPORTS if a report or a global does."""
+    ends: dict[fx.Node, set[int]] = {}
+    for name, node in step.new_weights.items():
+        for new in (node, *step.new_state.get(name, {}).values()):
+            ends.setdefault(new, set()).add(record_of[name])
+    for node in (*step.new_globals.values(), *step.logs.values(), *step.update_outputs.values()):
+        ends.setdefault(node, set()).add(_REPORTS)
+    found: dict[fx.Node, frozenset[int]] = {}
+    for node in reversed(nodes):
+        found[node] = frozenset(ends.get(node, ())).union(*(found.get(user, ()) for user in node.users))
+    return found
+
+
+def _kind(node: fx.Node, kinds: dict[fx.Node, _Kind], readers: frozenset[int]) -> _Kind:
     read = [kinds[source] for source in node.all_input_nodes if source in kinds]
     records = frozenset[int]().union(*(kind.records for kind in read))
     after = any(kind.after for kind in read)
+    if after and not readers <= records and _is_sum_so_far(node, kinds):
+        return _Kind(frozenset(), True)
     if len(records) <= 1:
         return _Kind(records, after)
     if any(kind.label == "apply" for kind in read):
@@ -152,6 +189,15 @@ def _kind(node: fx.Node, kinds: dict[fx.Node, _Kind]) -> _Kind:
                 "gradient to a small value first, as clipping by global norm does"
             )
     return _Kind(frozenset(), True)
+
+
+def _is_sum_so_far(node: fx.Node, kinds: dict[fx.Node, _Kind]) -> bool:
+    """Whether it adds one number of a record to one that came from several, as a loop over all weights does."""
+    sources = [source for source in node.all_input_nodes if source in kinds]
+    if any(kinds[source].label == "apply" for source in sources):
+        return False
+    own = [source for source in sources if kinds[source].records]
+    return all(isinstance(n.meta["val"], torch.Tensor) and n.meta["val"].numel() == 1 for n in (node, *own))
 
 
 def _new_values(step: StepGraph, record: int, record_of: dict[str, int]) -> tuple[list[fx.Node], list[str]]:

@@ -9,6 +9,7 @@ import msgspec
 
 from openwafer.artifact import (
     BATCH_SLOTS,
+    OUTPUT_SLOTS,
     Body,
     Call,
     MemoryXMemory,
@@ -25,6 +26,8 @@ from openwafer.artifact import (
     load_order,
     record_buffers,
     streams_in_place,
+    system_outputs,
+    update_outputs,
     weight_buffers,
     weight_ring_bytes,
 )
@@ -74,16 +77,17 @@ def _fixed(plan: Plan, index: int, constants: int) -> Sizes:
     """What a system holds through the whole step: where it computes in the host's memory, the slots themselves."""
     system = plan.systems[index]
     shards = range(len(plan.memoryx_records))
+    handed_out = OUTPUT_SLOTS * system_outputs(plan, index)[1]
     if plan.own_memory:
         return Sizes(
             weights=sum(sum(weight_buffers(plan, index, shard)) for shard in shards),
             gradients=gradient_ring_bytes(plan, index),
-            inputs=batch_slot_bytes(plan, index) + boundary_bytes(plan, index) + constants,
+            inputs=batch_slot_bytes(plan, index) + boundary_bytes(plan, index) + constants + handed_out,
         )
     return Sizes(
         weights=weight_ring_bytes(plan, system.stage) + _resident(plan, system),
         gradients=gradient_ring_bytes(plan, index),
-        inputs=BATCH_SLOTS * batch_slot_bytes(plan, index) + constants,
+        inputs=BATCH_SLOTS * batch_slot_bytes(plan, index) + constants + handed_out,
     )
 
 
@@ -118,7 +122,8 @@ def memoryx_memory(plan: Plan) -> MemoryXMemory:
         store_disk=stored if disk else 0,
         gradients=0 if plan.spills_gradients else kept,
         gradients_disk=kept if plan.spills_gradients else 0,
-        buffers=sum(_shard_buffers(plan, shard) for shard in range(len(plan.memoryx_records))),
+        buffers=sum(_shard_buffers(plan, shard) for shard in range(len(plan.memoryx_records)))
+        + OUTPUT_SLOTS * update_outputs(plan)[1],
     )
 
 

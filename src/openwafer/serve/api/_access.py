@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from openwafer.base.web import foreign_origin, is_loopback
 from openwafer.serve.api._errors import ApiError
 from openwafer.serve.api._settings import KEYS_VARIABLE, Settings
 
@@ -29,7 +29,7 @@ def admit(request: HTTPConnection, settings: Settings) -> str:
             raise ApiError(401, "Wrong API Key", param="api_key", code="wrong_api_key")
         return "key-" + hashlib.sha256(given).hexdigest()[:12]
     host = request.client.host if request.client else ""
-    if host and not _is_loopback(host):
+    if host and not is_loopback(host):
         raise ApiError(
             401,
             f"This server has no keys and so serves only its own machine; start it with a key file or {KEYS_VARIABLE}.",
@@ -42,10 +42,8 @@ def admit(request: HTTPConnection, settings: Settings) -> str:
 
 def _check_origin(request: HTTPConnection, settings: Settings) -> None:
     """A browser sends a page's origin along; other sites' pages have no business here, unless they are allowed."""
-    origin = request.headers.get("origin")
-    if origin is None or "*" in settings.cors_origins or origin in settings.cors_origins:
-        return
-    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    origin = foreign_origin(request.headers)
+    if origin is not None and not {"*", origin} & set(settings.cors_origins):
         raise ApiError(
             403,
             f"Pages of {origin} may not call this server; start it with --cors-origin {origin}.",
@@ -56,19 +54,10 @@ def _check_origin(request: HTTPConnection, settings: Settings) -> None:
 def _check_host(request: HTTPConnection, settings: Settings) -> None:
     """A page may point its own name at 127.0.0.1 and then is of the same origin; its name gives it away."""
     name = urlsplit("//" + request.headers.get("host", "localhost")).hostname or ""
-    if name == "localhost" or name.endswith(".localhost") or name in settings.hosts or _is_loopback(name):
+    if name == "localhost" or name.endswith(".localhost") or name in settings.hosts or is_loopback(name):
         return
     raise ApiError(
         403,
         f"This server has no keys and is not known as {name!r}; call it as localhost, or give it keys.",
         param="host",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

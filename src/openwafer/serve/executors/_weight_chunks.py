@@ -10,7 +10,7 @@ import torch
 from openwafer.base import MIB, PAGE_BYTES, round_up
 from openwafer.serve.model import Checkpoint, ModelConfig, Precision, layer_plan
 
-CHUNK_BYTES = 16 * MIB
+CHUNK_BYTES = 8 * MIB
 """Read at once.
 
 Chunks end where pages do. A direct read that ended elsewhere would have the kernel ask the disk for one page more, in a

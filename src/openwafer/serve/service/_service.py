@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-import uvicorn
 from rich.console import Console
 
 from openwafer.base import InputError, format_bytes, listen_error, open_listener, url_of
+from openwafer.base.web import run_until_signal, serving_in_background, web_server
 from openwafer.serve.api import KEYS_VARIABLE, Settings, load_keys, make_app
 from openwafer.serve.engine import Engine
 from openwafer.serve.executors import BLOCK_TOKENS, Executor, choose_device, open_executor
@@ -24,17 +23,6 @@ from openwafer.serve.service._config import ServiceConfig
 from openwafer.serve.service._loading import show_loading
 from openwafer.serve.service._page import pages
 from openwafer.serve.text import ChatTemplate, Tokenizer
-
-_CLOSE_S = 5
-"""For connections to take the last bytes of answers that have ended."""
-
-
-class _Uvicorn(uvicorn.Server):
-    """Leaves the signals to us: uvicorn would close its sockets at once, and what comes then could not be told why."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @final
@@ -120,57 +108,37 @@ class Service:
         Requests that come meanwhile get 503 with Retry-After. Returns the process's exit status: 0 after SIGTERM, 130 after
         Ctrl-C. To be called in the main thread.
         """
-        caught: list[int] = []
+        caught = False
 
-        async def serve() -> None:
-            loop = asyncio.get_running_loop()
-            leaving = asyncio.Event()
+        def on_signal(count: int) -> None:
+            nonlocal caught
+            caught = True
+            if count == 1:
+                running = self._engine.statistics()
+                self._say(
+                    f"ending: {running.running} answers under way and {running.waiting} waiting have "
+                    f"{self._config.drain_s:g} s; another signal ends them now"
+                )
+            else:
+                # In a thread, because it waits until the batch under way is done.
+                threading.Thread(target=self._engine.stop, name="stop").start()
 
-            def leave(number: int) -> None:
-                caught.append(number)
-                leaving.set()
-                if len(caught) == 1:
-                    running = self._engine.statistics()
-                    self._say(
-                        f"ending: {running.running} answers under way and {running.waiting} waiting have "
-                        f"{self._config.drain_s:g} s; another signal ends them now"
-                    )
-                else:
-                    # In a thread, because it waits until the batch under way is done.
-                    loop.run_in_executor(None, self._engine.stop)
-
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, leave, number)
+        async def serve(leaving: asyncio.Event) -> None:
             self._listen()
             self._say(f"serving at {self.url}/v1, a page to chat at {self.url}/, its load at {self.url}/load")
             await self._serve(leaving)
 
-        asyncio.run(serve())
+        status = run_until_signal(serve, on_signal)
         if caught:
             self._say("ended")
-        return 130 if caught and caught[0] == signal.SIGINT else 0
+        return status
 
     @contextmanager
     def in_background(self) -> Iterator[str]:
         """Serve from a thread of its own inside the `with`; gives the URL. What is under way at the end is cancelled."""
-        started = threading.Event()
-        stop: list[Callable[[], object]] = []
-
-        async def serve() -> None:
-            loop, leaving = asyncio.get_running_loop(), asyncio.Event()
-            stop.append(lambda: loop.call_soon_threadsafe(leaving.set))
-            started.set()
-            await self._serve(leaving, drain_s=0.0)
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server", daemon=True)
         self._listen()
-        thread.start()
-        started.wait()
-        try:
+        with serving_in_background(lambda leaving: self._serve(leaving, drain_s=0.0), "server"):
             yield self.url
-        finally:
-            stop[0]()
-            thread.join()
 
     def _listen(self) -> None:
         """From now on clients may connect; they wait until the server is there.
@@ -184,16 +152,7 @@ class Service:
             raise listen_error(error, self._config.host, self._config.port) from None
 
     async def _serve(self, leaving: asyncio.Event, drain_s: float | None = None) -> None:
-        server = _Uvicorn(
-            uvicorn.Config(
-                self._app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=_CLOSE_S,
-            )
-        )
+        server = web_server(self._app)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         asked = asyncio.create_task(leaving.wait())
         watching = asyncio.create_task(self._app.state.watch.run())

@@ -9,7 +9,7 @@ Nothing here computes a training step, and no failure here but a full disk ends 
 
 from openwafer.train.report._folder import RunFolder
 from openwafer.train.report._loss_picture import loss_picture
-from openwafer.train.report._metrics import Metrics, read_metrics
+from openwafer.train.report._metrics import Metrics, MetricsFile, read_metrics
 from openwafer.train.report._rate import RateTracker
 from openwafer.train.report._reporter import Reporter
 from openwafer.train.report._reports import EvalReport, StepReport
@@ -18,6 +18,7 @@ from openwafer.train.report._timeline import Timeline
 __all__ = [
     "EvalReport",
     "Metrics",
+    "MetricsFile",
     "RateTracker",
     "Reporter",
     "RunFolder",

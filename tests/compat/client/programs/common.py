@@ -73,8 +73,6 @@ def open_backend(chosen: argparse.Namespace) -> Any:
             num_csx=chosen.systems,
             mount_dirs=[*chosen.mount, HERE],
             python_paths=[HERE],
-            disable_version_check=True,
-            automount=False,
         ),
     )
 

@@ -55,6 +55,7 @@ async function lookAtBoard() {
   about(view);
   showTiles(view);
   showSystems(view);
+  showHosts(view);
   showHeld(part("slots"), "Compile slots", view, view.resources[0], (holder) => holder.compile_slots, whole);
   showHeld(part("memoryx"), `MemoryX (${view.memoryx})`, view, view.resources[2], (holder) => holder.memoryx_bytes, bytes);
   showJobs(view);
@@ -89,6 +90,13 @@ function showSystems(view) {
       facts.length ? make("div", { class: "facts" }, facts) : null,
       system.out_of_service ? make("span", {}, `out of service: ${system.out_of_service}`) : null);
   }));
+}
+function showHosts(view) {
+  part("machines").hidden = !view.hosts.length;
+  show(part("hosts"), [view.hosts, view.holders.map((holder) => [holder.id, holder.name])], () => view.hosts.map((host) => make("div", { class: "system host" },
+    make("header", {}, make("h3", {}, host.name), make("span", {}, host.systems ? several(host.systems, "system") : "no system")),
+    make("span", {}, host.address),
+    make("ul", { class: "held-list" }, host.holders.map((index) => make("li", { class: bandOf(index) }, linkOf(view.holders[index])))))));
 }
 function showHeld(section, title, view, resource, amount, write) {
   const held = view.holders.map((holder, index) => [holder, index, amount(holder)]).filter((entry) => entry[2] > 0);

@@ -144,7 +144,7 @@ function showNumbers(page, view) {
     progress?.samples_per_s ? tile("samples a second", digits(progress.samples_per_s)) : null,
     progress?.step_s ? tile("a step takes", took(progress.step_s)) : null,
     done?.left && job.ended === null ? tile("time left", took(done.left), null, "at this rate") : null,
-    view.flops_per_s ? tile("arithmetic", flops(view.flops_per_s), null, "plan's work, measured time") : null,
+    view.flops_per_s ? tile("arithmetic", ...flops(view.flops_per_s).split(" "), "plan's work, measured time") : null,
     cores.length ? tile("cores busy", digits(cores.reduce((a, b) => a + b, 0))) : null,
     job.spec.memoryx_bytes && tile("MemoryX", bytes(job.spec.memoryx_bytes), "reserved", memoryx ? `process ${bytes(memoryx)}, libraries included` : ""),
     tile(job.ended === null ? "runs for" : "ran", ran === null ? "-" : took(ran)),

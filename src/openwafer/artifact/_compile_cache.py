@@ -1,0 +1,91 @@
+"""The compile cache: a folder for each program and its options, complete or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from openwafer.artifact._describe import describe_plan
+from openwafer.artifact._plan import Plan, plan_from_json, plan_to_json
+from openwafer.base import InputError, StorageError
+
+PLAN = "plan.json"
+
+
+@final
+class CompileCache:
+    """`<root>/<name>` holds a plan and what its front end keeps beside it. The name says all that decided the plan.
+
+    Any number of processes may use one at once, and any may be killed: a folder appears whole.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, name: str, whole: str = PLAN) -> Path | None:
+        """The folder of that name, if its file `whole` is there."""
+        folder = self.root / name
+        return folder if (folder / whole).is_file() else None
+
+    def keep(self, name: str, plan: Plan, files: Mapping[str, bytes], *, replace: bool = False) -> Path:
+        """Write a plan and `files`, all or none. What another process wrote meanwhile stays.
+
+        replace: a folder of that name that is there before is out of date. Raises StorageError.
+        """
+        folder = self.root / name
+        every = {PLAN: plan_to_json(plan), "plan.txt": describe_plan(plan).encode(), **files}
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
+            try:
+                for file, data in every.items():
+                    _write(beside / file, data)
+                beside.chmod(0o755)
+                if replace:
+                    _put_away(folder)
+                beside.rename(folder)
+            except OSError:
+                shutil.rmtree(beside, ignore_errors=True)
+                if not (folder / PLAN).is_file():
+                    raise
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {folder}: {error.strerror}; make room on its disk, or check its permissions"
+            ) from error
+        return folder
+
+    def prune(self, prefix: str, most: int) -> None:
+        """Remove the folders that begin with `prefix`, but for the `most` that were used last."""
+        with suppress(OSError):
+            found = [entry for entry in os.scandir(self.root) if entry.name.startswith(prefix)]
+            for entry in sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[most:]:
+                _put_away(Path(entry.path))
+
+
+def open_plan(folder: Path) -> Plan:
+    """The plan in a folder of the cache. Raises InputError if it has none, PlanError if it was changed."""
+    try:
+        data = (folder / PLAN).read_bytes()
+    except OSError as error:
+        raise InputError(f"there is no compiled program in {folder} ({error}); compile it again") from error
+    return plan_from_json(data)
+
+
+def _put_away(folder: Path) -> None:
+    """Remove a folder so that nobody sees half of it."""
+    away = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with suppress(FileNotFoundError):
+        folder.rename(away / "old")
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

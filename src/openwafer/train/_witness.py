@@ -1,0 +1,121 @@
+"""What a recipe's code read while it ran: its modules, files and folders, and whatever makes its result unrepeatable."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+from openwafer.artifact import loaded_modules, token_of
+
+OUTSIDE = {
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.startfile",
+    "os.system",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "subprocess.Popen",
+    "urllib.Request",
+}
+"""Audit events of asking other programs and other machines: what they answer cannot be looked up again."""
+FOLDERS = {"os.listdir", "os.scandir"}
+PASSED_OVER = ("/dev/null", "/dev/urandom")
+ABSENT = "absent"
+STREAM = "a stream"
+"""Of a pipe or a device, which cannot be read again."""
+
+
+@final
+class Witness:
+    """Notes what the code within `watching` reads. Other threads' reading counts as well.
+
+    It sees what Python's audit events tell: files opened, folders listed, libraries loaded, programs and connections
+    started. It does not see the clock, random numbers, or a question whether a file exists.
+
+    base: what lies below it is noted by its place there, so that a copy of a recipe elsewhere counts as the same.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self._base = str(base.resolve()) + os.sep
+        self._paths: set[str] = set()
+        self.unrepeatable = ""
+        """What the code did whose result no look at files can confirm; "" if nothing."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note what is read within."""
+        _watch(self)
+        try:
+            yield
+        finally:
+            _watching.discard(self)
+
+    def hear(self, event: str, args: tuple[Any, ...]) -> None:
+        """An audit event of this process."""
+        if event in OUTSIDE:
+            self.unrepeatable = self.unrepeatable or event
+        elif event in FOLDERS or event == "ctypes.dlopen":
+            self._note(args[0] or ".")
+        elif event == "open" and not (isinstance(args[2], int) and args[2] & os.O_WRONLY):
+            self._note(args[0])
+
+    def _note(self, path: object) -> None:
+        if not isinstance(path, (str, bytes)):
+            return  # a file that was open already
+        text = os.path.abspath(os.fsdecode(path))
+        # Modules are noted as such; what Python's import asks of folders and its own cache says nothing more.
+        if text not in PASSED_OVER and not sys._getframe(3).f_code.co_filename.startswith(
+            "<frozen importlib"
+        ):
+            self._paths.add(text)
+
+    def read(self) -> dict[str, str]:
+        """Every file and folder that was read, by its place, with what tells it from another."""
+        found = {place: self.look(place) for place in map(self._place, sorted(self._paths))}
+        self.unrepeatable = self.unrepeatable or next((p for p, look in found.items() if look == STREAM), "")
+        return found
+
+    def modules(self) -> dict[str, str]:
+        """The same of every module that is loaded."""
+        return {self._place(str(path)): token_of(path) for path in loaded_modules().values()}
+
+    def look(self, place: str) -> str:
+        """What tells the file or folder at a place, as `read` and `modules` name it, from another."""
+        path = Path(place if os.path.isabs(place) else self._base + place)
+        try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                return "\n".join(sorted(os.listdir(path)))
+            if not stat.S_ISREG(mode):
+                return STREAM
+        except OSError:
+            return ABSENT
+        return token_of(path)
+
+    def _place(self, path: str) -> str:
+        return path.removeprefix(self._base)
+
+
+_watching: set[Witness] = set()
+_listens: list[bool] = []
+
+
+def _watch(witness: Witness) -> None:
+    if not _listens:
+        # Python never takes an audit hook back, so there is one for all, and it does nothing while nobody watches.
+        _listens.append(True)
+        sys.addaudithook(_hear)
+    _watching.add(witness)
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    if _watching:
+        for witness in tuple(_watching):
+            witness.hear(event, args)
