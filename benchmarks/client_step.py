@@ -148,13 +148,21 @@ def _start(
     shape = ("--layers", str(layers), "--hidden", str(hidden), "--batch", str(options.batch))
     threads = str(options.threads)
     folder.mkdir(parents=True)
-    return subprocess.Popen(
-        [str(options.client), str(PROGRAM), "--half", "bfloat16", "--folder", str(folder), *shape, *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": threads, "TORCH_NUM_THREADS": threads},
-        stdout=open(folder / "output", "wb"),
-        stderr=subprocess.STDOUT,
-    )
+    environment = {
+        **os.environ,
+        "PATH": f"{options.client.parent}{os.pathsep}{os.environ.get('PATH', '')}",  # the client's own compiler
+        "OMP_NUM_THREADS": threads,
+        "TORCH_NUM_THREADS": threads,
+    }
+    words = ("--half", "bfloat16", "--folder", str(folder), *shape, *words)
+    with open(folder / "output", "wb") as output:
+        return subprocess.Popen(
+            [str(options.client), str(PROGRAM), *words],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def _arrivals(losses: Path, steps: int, program: subprocess.Popen[bytes]) -> list[float]:
@@ -174,7 +182,7 @@ def _arrivals(losses: Path, steps: int, program: subprocess.Popen[bytes]) -> lis
 
 
 def _said(losses: Path) -> str:
-    return "\n".join(losses.with_name("output").read_text(errors="replace").splitlines()[-15:])
+    return "\n".join(losses.with_name("output").read_text(errors="replace").splitlines()[-30:])
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:

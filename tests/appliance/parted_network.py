@@ -23,7 +23,9 @@ class Network:
     def __init__(self, hosts: int) -> None:
         if shutil.which("ip") is None:
             raise FileNotFoundError("the command ip (iproute2) is not installed")
-        self._subnet = f"10.77.{os.getpid() % 250}"  # Ray takes two clusters of one address on one machine for one
+        self._subnet = (
+            f"10.77.{os.getpid() % 250}"  # Ray takes two clusters of one address on one machine for one
+        )
         self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._hosts = [self._make() for _ in range(hosts + 1)]
         with self._inside(self._hosts[0]):

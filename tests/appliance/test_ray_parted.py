@@ -32,7 +32,7 @@ SPREAD = Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND)
 SOONER = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_failure_threshold": "4",
 }
 
 
@@ -54,7 +54,7 @@ class Hosts:
         self.wait_for_log("Ray runtime started", 1)
         for host in (2, 3):
             self.start_ray(host)
-        self.wait_for_log("Ray runtime started", 3)
+            self.wait_for_log("Ray runtime started", host)
         words = ("cluster", "up", "--engine", "ray", "--address", self.head, "--port", "8470")
         self.start(
             HOME, sys.executable, "-m", "openwafer.cli", *words, "--systems", "2", "--folder", str(self.state)
@@ -77,13 +77,17 @@ class Hosts:
         return self.folder / "log"
 
     def start_ray(self, host: int) -> None:
-        """Each host but the first has process ids of its own, too: it cannot see or end another's processes."""
+        """Each host but the first has process ids, shared memory and temporary files of Ray of its own, too: it cannot see or
+        end another's processes.
+        """
         words = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
         words += ["--num-cpus=2", "--object-store-memory=80000000", f"--node-ip-address={self.address(host)}"]
         if host == HOME:
             words += ["--head", "--port=6379", "--include-dashboard=false", '--resources={"wafer_system": 0}']
         else:
             words += [f"--address={self.head}", '--resources={"wafer_system": 1}']
+            apart = 'mount -t tmpfs ray /tmp/ray && mount -t tmpfs memory /dev/shm && exec "$@"'
+            words = ["sh", "-c", apart, "sh", *words]
             words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *words]
         self.start(host, *words)
 
@@ -98,10 +102,10 @@ class Hosts:
     def address(self, host: int) -> str:
         return self.network.address(host)
 
-    def submit(self, **changes: object) -> tuple[str, JobFolder]:
-        """The id and the folder of a job that trains."""
+    def submit(self, pause: float, **changes: object) -> tuple[str, JobFolder]:
+        """The id and the folder of a job that trains, with so many seconds for each step."""
         with self.network.at(HOME), self.client() as client:
-            id = client.submit(*counted_job(STEPS, 0.1, spread=SPREAD, **changes)).id
+            id = client.submit(*counted_job(STEPS, pause, spread=SPREAD, **changes)).id
         return id, JobFolder(self.state / "jobs" / id)
 
     def job(self, id: str) -> Job:
@@ -180,7 +184,7 @@ def test_a_job_over_two_hosts_goes_on_with_one_when_the_others_cable_is_cut(
     """Nothing is heard of the other for ten seconds; the run then goes on from its checkpoint with both systems on one host.
     What ran on the other ends by itself, and the mended cable brings nothing of it back.
     """
-    id, folder = hosts.submit()
+    id, folder = hosts.submit(0.1)
     wait_for_checkpoint(folder, 10)
     seats = placement(folder).seats
     assert len(seats) == 2
@@ -204,7 +208,7 @@ def test_a_job_whose_own_host_is_cut_off_starts_again_elsewhere_and_ends_where_i
     hosts: Hosts, tmp_path: Path
 ) -> None:
     """Two commands of one job would write one run folder: the one that was given up is gone before the next begins."""
-    id, folder = hosts.submit(systems=1)
+    id, folder = hosts.submit(0.25, systems=1)
     wait_for_checkpoint(folder, 10)
     cut = host_of(hosts, placement(folder).seats[0].address)
     before = hosts.of_job(cut, folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from openwafer.appliance import TRY_AGAIN, Job, JobSpec, Outcome
+from openwafer.appliance import TRY_AGAIN, Job, JobFolder, JobSpec, Outcome
 from openwafer.appliance._job import Stop
 from openwafer.appliance._settle import End, Result, settle
 
@@ -73,6 +75,14 @@ def test_restarts_count_from_zero_when_there_is_a_new_checkpoint() -> None:
     assert last.state == "failed"
     assert "killed by SIGKILL after 2 restarts" in last.reason
     assert settled(job(restarts=2), ended(-9), newest="checkpoint-20").restarts == 1
+
+
+def test_a_checkpoint_that_somebody_was_killed_over_is_no_newer_one(tmp_path: Path) -> None:
+    """Its folder ends with the number of a process: taken for a step, it would stay the newest for ever."""
+    for name in ("checkpoint-5", "checkpoint-10", "checkpoint-15.tmp-48213", "checkpoint-5.old-48213"):
+        (tmp_path / "run" / "checkpoints" / name).mkdir(parents=True)
+
+    assert JobFolder(tmp_path).newest_checkpoint() == "checkpoint-10"
 
 
 @pytest.mark.parametrize("outcome", [ended(0), ended(130), ended(-9), Outcome("lost")], ids=str)

@@ -36,6 +36,22 @@ def test_users_come_and_go_while_the_appliance_runs(tmp_path: Path) -> None:
         other.remove("bob")
 
 
+def test_a_users_volumes_stay_while_others_come_and_go(tmp_path: Path) -> None:
+    """They are part of what the user may do, and a new token says it anew."""
+    data = tmp_path / "data"
+    data.mkdir()
+    users = Users(tmp_path / "users.json")
+    token = users.add("ann", volumes=[data])
+    users.add("bob")
+    users.remove("bob")
+    assert users.who(token) == User("ann", False, (str(data),))
+    found = users.who(users.add("ann"))
+    assert found is not None
+    assert found.volumes == ()
+    with pytest.raises(InputError, match=r"the volume .* is no folder; make it"):
+        users.add("ann", volumes=[tmp_path / "nowhere"])
+
+
 def test_a_file_that_others_can_read_or_that_makes_no_sense_lets_nobody_in(tmp_path: Path) -> None:
     """Hashes of random tokens tell little; an open file means that something went wrong."""
     file = tmp_path / "users.json"

@@ -290,6 +290,25 @@ def test_prometheus_reads_jobs_and_resources(appliance: Appliance) -> None:
     assert int(ended[1]) >= 1
 
 
+def test_a_user_with_volumes_of_their_own_mounts_these_and_no_others(tmp_path: Path) -> None:
+    """A team's data is not for everybody who may submit jobs."""
+    common, own = tmp_path / "common", tmp_path / "own"
+    common.mkdir()
+    own.mkdir()
+    users = Users(tmp_path / "users.json")
+    ann, bob = users.add("ann", volumes=[own]), users.add("bob")
+    with (
+        ManagementNode(config(tmp_path / "state", volumes=(common,))) as node,
+        Service(node, users, Listen(), "1").in_background() as url,
+    ):
+        for token, may, may_not in ((ann, own, common), (bob, common, own)):
+            with Client(Contact(url=url, token=token)) as client:
+                taken = client.submit(spec(mounts=(str(may),)))
+                assert wait_for(node, taken.id).state == "succeeded"
+                with pytest.raises(InputError, match=f"no volume that its user may use; those are {may}"):
+                    client.submit(spec(mounts=(str(may_not),)))
+
+
 def test_a_follower_goes_on_when_another_node_is_up_again_and_misses_nothing(tmp_path: Path) -> None:
     """The job runs on without the node; its log is read from where the last piece ended."""
     users = Users(tmp_path / "users.json")

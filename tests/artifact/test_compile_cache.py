@@ -82,10 +82,13 @@ def test_pruning_leaves_those_used_last(tmp_path, plan):
     cache = CompileCache(tmp_path)
     for index, name in enumerate(("train_a", "train_b", "train_c", "cs_a")):
         os.utime(cache.keep(name, plan, {}), (1000 - index, 1000 - index))
+    (tmp_path / ".train_d.left").mkdir()
+    os.utime(tmp_path / ".train_d.left", (1000, 1000))  # by a writer that was killed
+    (tmp_path / ".train_e.now").mkdir()
 
     cache.prune("train_", 2)
 
-    assert sorted(os.listdir(tmp_path)) == ["cs_a", "train_a", "train_b"]
+    assert sorted(os.listdir(tmp_path)) == [".train_e.now", "cs_a", "train_a", "train_b"]
 
 
 def test_a_plan_that_is_gone_or_was_changed_is_refused(tmp_path, plan):

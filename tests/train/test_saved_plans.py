@@ -204,6 +204,21 @@ def test_a_model_that_comes_out_otherwise_from_the_same_code_is_seen(write, find
     assert not find(folder)[0]
 
 
+def test_a_recipe_that_is_edited_while_it_is_planned_is_not_kept(write, find):
+    """What was captured is the text of before, and the next run has that of after."""
+    folder = write()
+    find(folder)
+    (folder / "settings.json").write_text('{"slope": 0.3}')
+    late = folder / "saved_late.py"
+    os.utime(late, (time.time() + 10, time.time() + 10))
+
+    assert not find(folder)[0]
+    found, saved = find(folder)
+
+    assert not found
+    assert saved.note == "Plan not kept: capturing it used saved_late.py, which has changed meanwhile"
+
+
 @pytest.mark.parametrize("where", ["in the recipe", "in the capture"])
 def test_what_asks_another_program_is_captured_every_time(where, write, find, tmp_path):
     """Nothing says whether that program would answer the same again."""

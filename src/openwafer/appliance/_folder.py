@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from openwafer.base import InputError, StorageError
 
 Event = dict[str, Any]
 _CHUNK = 1 << 20
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @final
@@ -62,13 +64,13 @@ class JobFolder:
         return found, since + len(whole)
 
     def newest_checkpoint(self) -> str:
-        """The name of the newest checkpoint in the run folder, "" if there is none."""
+        """The name of the newest checkpoint in the run folder, "" if there is none. One that is being written is none."""
         try:
             names = [entry.name for entry in os.scandir(self.run / "checkpoints") if entry.is_dir()]
         except OSError:
             return ""
-        steps = [(int(number), name) for name in names if (number := name.rpartition("-")[2]).isdigit()]
-        return max(steps)[1] if steps else ""
+        steps = [int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))]
+        return f"checkpoint-{max(steps)}" if steps else ""
 
     def file(self, name: str) -> Path:
         """A file below this folder, whatever links lie in between. Raises InputError if it is not there or elsewhere."""

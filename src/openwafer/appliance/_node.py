@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, final
 
@@ -52,15 +52,18 @@ class ManagementNode:
 
     # --- jobs -----------------------------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec, files: Mapping[str, bytes] | None = None) -> Job:
+    def submit(
+        self, spec: JobSpec, files: Mapping[str, bytes] | None = None, volumes: Sequence[str] = ()
+    ) -> Job:
         """Take a job. When this returns, the job survives whatever happens to the node.
 
-        files: by path below the job's `source` folder. Raises InputError for a job that this cluster can never run;
+        files: by path below the job's `source` folder. volumes: folders that its user may mount, in place of the cluster's
+        volumes. Raises InputError for a job that this cluster can never run;
         StorageError if it could not be written down, and then there is no job.
         """
         spec = spec.checked()
         files = dict(files or {})
-        check(spec, files, self.config, self._supervisor.whole)
+        check(spec, files, self.config, self._supervisor.whole, volumes)
         first = self._board.first_of(spec.workflow) if spec.workflow is not None else None
         now = time.time()
         inherited = first.priority if first is not None else DEFAULT_PRIORITY

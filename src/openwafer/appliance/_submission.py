@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,12 @@ from openwafer.base import InputError, StorageError
 MOST_FILES_BYTES = 32 << 20
 
 
-def check(spec: JobSpec, files: Mapping[str, bytes], config: NodeConfig, there: Amounts) -> None:
-    """Raises InputError for what this cluster can never run, and for files and folders that nobody should touch."""
+def check(
+    spec: JobSpec, files: Mapping[str, bytes], config: NodeConfig, there: Amounts, volumes: Sequence[str] = ()
+) -> None:
+    """volumes: of the job's user, in place of the cluster's.
+
+    Raises InputError for what this cluster can never run, and for files and folders that nobody should touch."""
     least = min(spec.systems, spec.min_systems or spec.systems)
     for what, asked, has in (
         ("systems", least, there.systems),
@@ -33,7 +37,7 @@ def check(spec: JobSpec, files: Mapping[str, bytes], config: NodeConfig, there: 
             f"the job's working directory {spec.folder} is no folder on the appliance; name another"
         )
     for mount in spec.mounts:
-        _check_mount(mount, config)
+        _check_mount(mount, volumes or [str(volume) for volume in config.volumes])
     if sum(map(len, files.values())) > MOST_FILES_BYTES:
         raise InputError(
             f"the files of the job have more than {MOST_FILES_BYTES >> 20} MiB; put data where the appliance can read it"
@@ -63,13 +67,12 @@ def write_folder(folder: JobFolder, spec: JobSpec, files: Mapping[str, bytes]) -
     write_whole(folder.spec, msgspec.json.format(msgspec.json.encode(spec), indent=2) + b"\n")
 
 
-def _check_mount(mount: str, config: NodeConfig) -> None:
+def _check_mount(mount: str, volumes: Sequence[str]) -> None:
     path = Path(mount)
     if not path.is_absolute() or not path.is_dir():
         raise InputError(f"the mount {mount} is no folder on the appliance; give the full path of one")
     real = path.resolve()
-    volumes = [volume.resolve() for volume in config.volumes]
-    if volumes and not any(real.is_relative_to(volume) for volume in volumes):
+    if volumes and not any(real.is_relative_to(Path(volume).resolve()) for volume in volumes):
         raise InputError(
-            f"the mount {mount} lies in no volume of this cluster; its volumes are {', '.join(map(str, volumes))}"
+            f"the mount {mount} lies in no volume that its user may use; those are {', '.join(volumes)}"
         )

@@ -6,6 +6,7 @@ import hashlib
 import re
 import secrets
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -22,12 +23,15 @@ class User(NamedTuple):
 
     name: str
     admin: bool
+    volumes: tuple[str, ...] = ()
+    """Folders that the user's jobs may mount, in place of the cluster's volumes; (): the cluster's."""
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     token_sha256: str
     admin: bool = False
+    volumes: tuple[str, ...] = ()
 
 
 @final
@@ -58,19 +62,24 @@ class Users:
             self._refresh()
             return {user.name: user.admin for user in self._by_hash.values()}
 
-    def add(self, name: str, *, admin: bool = False) -> str:
-        """Make a user, or give one a new token in place of the old. Returns the token, which is kept nowhere.
+    def add(self, name: str, *, admin: bool = False, volumes: Sequence[Path] = ()) -> str:
+        """Make a user, or give one a new token, rights and volumes in place of the old. Returns the token, which is kept
+        nowhere.
 
-        Raises InputError for a name that is none, StorageError.
+        Raises InputError for a name that is none and a volume that is no folder, StorageError.
         """
         if not _NAME.fullmatch(name):
             raise InputError(
                 f"{name!r} is no user's name; take letters, digits, '.', '_', '-' and '@', at most 64"
             )
+        for volume in volumes:
+            if not volume.is_dir():
+                raise InputError(f"the volume {volume} is no folder; make it, or name another")
+        own = tuple(str(volume.resolve()) for volume in volumes)
         token = secrets.token_urlsafe(32)
         with self._lock:
             self._refresh()
-            self._write([*self._others(name), _Entry(name, _hashed(token), admin)])
+            self._write([*self._others(name), _Entry(name, _hashed(token), admin, own)])
         return token
 
     def remove(self, name: str) -> None:
@@ -91,7 +100,9 @@ class Users:
 
     def _others(self, name: str) -> list[_Entry]:
         return [
-            _Entry(user.name, hash, user.admin) for hash, user in self._by_hash.items() if user.name != name
+            _Entry(user.name, hash, user.admin, user.volumes)
+            for hash, user in self._by_hash.items()
+            if user.name != name
         ]
 
     def _write(self, entries: list[_Entry]) -> None:
@@ -117,9 +128,11 @@ class Users:
             raise StorageError(f"the users file {self._file} cannot be read: {error.strerror}") from error
         except msgspec.MsgspecError as error:
             raise InputError(
-                f"the users file {self._file} makes no sense: {error}; it is a list of name, token_sha256 and admin"
+                f"the users file {self._file} makes no sense: {error}; it is a list of name, token_sha256, admin and volumes"
             ) from error
-        self._by_hash = {entry.token_sha256: User(entry.name, entry.admin) for entry in entries}
+        self._by_hash = {
+            entry.token_sha256: User(entry.name, entry.admin, entry.volumes) for entry in entries
+        }
         self._stamp = stamp
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from openwafer.artifact._plan import Plan, plan_from_json, plan_to_json
 from openwafer.base import InputError, StorageError
 
 PLAN = "plan.json"
+LEFT_S = 3600.0
+"""After which nobody writes any more what is not whole yet."""
 
 
 @final
@@ -60,11 +63,17 @@ class CompileCache:
         return folder
 
     def prune(self, prefix: str, most: int) -> None:
-        """Remove the folders that begin with `prefix`, but for the `most` that were used last."""
+        """Remove the folders that begin with `prefix`, but for the `most` that were used last, and what killed writers left."""
         with suppress(OSError):
-            found = [entry for entry in os.scandir(self.root) if entry.name.startswith(prefix)]
-            for entry in sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[most:]:
-                _put_away(Path(entry.path))
+            times = {entry.name: entry.stat().st_mtime for entry in os.scandir(self.root)}
+            whole = sorted(
+                (name for name in times if name.startswith(prefix)), key=times.__getitem__, reverse=True
+            )
+            for name in whole[most:]:
+                _put_away(self.root / name)
+            for name, at in times.items():
+                if name.startswith(f".{prefix}") and at < time.time() - LEFT_S:
+                    shutil.rmtree(self.root / name, ignore_errors=True)
 
 
 def open_plan(folder: Path) -> Plan:

@@ -29,10 +29,10 @@ def loaded_modules() -> dict[str, Path]:
     """The modules that this process has loaded from files, by name."""
     found = {}
     for name, module in sorted(sys.modules.items()):
-        file = Path(getattr(module, "__file__", None) or "")
+        file = getattr(module, "__file__", None)
         # Some modules only pretend to have a file, with a name that is not a whole path.
-        if file.is_absolute():
-            found[name] = file
+        if isinstance(file, str) and Path(file).is_absolute():
+            found[name] = Path(file)
     return found
 
 

@@ -49,7 +49,7 @@ from openwafer.cli._train_job import train_job
 class Commands(TyperGroup):
     """The commands, of which each may be interrupted: typer would end it without a word."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

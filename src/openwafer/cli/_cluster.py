@@ -245,12 +245,19 @@ def system(
 def add_user(
     name: Annotated[str, typer.Argument(help="The user's name.", show_default=False)],
     admin: Annotated[bool, typer.Option(help="May see and change everybody's jobs.")] = False,
+    volume: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder that this user's jobs may mount, instead of the cluster's.", show_default=False
+        ),
+    ] = None,
     folder: Folder = None,
 ) -> None:
     """Make a user, or a new token for one; prints the token, which is kept nowhere."""
     from openwafer.appliance._users import Users
 
-    typer.echo(Users(_state_folder(folder) / "users.json").add(name, admin=admin))
+    own = [path.expanduser().absolute() for path in volume or ()]
+    typer.echo(Users(_state_folder(folder) / "users.json").add(name, admin=admin, volumes=own))
 
 
 @user.command("remove")
@@ -284,7 +291,7 @@ def _client_door(
 
     def who_is(token: str) -> Caller | None:
         found = users.who(token)
-        return Caller(found.name, found.admin) if found is not None else None
+        return Caller(found.name, found.admin, found.volumes) if found is not None else None
 
     chosen = str(python.expanduser().absolute()) if python is not None else ""
     try:

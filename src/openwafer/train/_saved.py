@@ -103,7 +103,7 @@ class SavedPlans:
         if folder is not None and (plan := self._open(folder)) is not None:
             self.folder, self.note = folder, f"Plan from the compile cache, {name}"
             return plan
-        late = Witness(self._recipe.parent)
+        late = Witness(self._recipe.parent, self._witness.since)
         with late.watching():
             plan = make()
         reads = {place: look for place, look in late.modules().items() if place not in before} | late.read()
@@ -159,8 +159,12 @@ def _describe_module(module: nn.Module) -> list[Any]:
     for name, part in module.named_modules():
         settings = {key: str(value) for key, value in vars(part).items() if isinstance(value, _PLAIN)}
         found.append((name, describe(type(part)), settings))
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        found.append((name, str(value.dtype), list(value.shape), list(value.stride()), value.requires_grad))
+    first: dict[int, str] = {}
+    for values in (module.named_parameters, module.named_buffers):
+        for name, value in values(remove_duplicate=False):
+            same = first.setdefault(id(value), name)  # tied
+            layout = (str(value.dtype), list(value.shape), list(value.stride()))
+            found.append((name, same, *layout, value.requires_grad))
     return found
 
 

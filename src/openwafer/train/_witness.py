@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -42,8 +43,10 @@ class Witness:
     base: what lies below it is noted by its place there, so that a copy of a recipe elsewhere counts as the same.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, since: float | None = None) -> None:
+        """since: Unix time, now by default. What was written after it may not be what was read."""
         self._base = str(base.resolve()) + os.sep
+        self.since = time.time() if since is None else since
         self._paths: set[str] = set()
         self.unrepeatable = ""
         """What the code did whose result no look at files can confirm; "" if nothing."""
@@ -78,13 +81,26 @@ class Witness:
 
     def read(self) -> dict[str, str]:
         """Every file and folder that was read, by its place, with what tells it from another."""
-        found = {place: self.look(place) for place in map(self._place, sorted(self._paths))}
-        self.unrepeatable = self.unrepeatable or next((p for p, look in found.items() if look == STREAM), "")
-        return found
+        return self._check(self._paths)
 
     def modules(self) -> dict[str, str]:
         """The same of every module that is loaded."""
-        return {self._place(str(path)): token_of(path) for path in loaded_modules().values()}
+        return self._check(map(str, loaded_modules().values()))
+
+    def _check(self, paths: Iterable[str]) -> dict[str, str]:
+        found = {}
+        for path in sorted(paths):
+            place = self._place(path)
+            found[place] = self.look(place)
+            if found[place] == STREAM:
+                self.unrepeatable = self.unrepeatable or place
+            elif (
+                found[place] not in (ABSENT, "")
+                and os.path.isfile(path)
+                and os.stat(path).st_mtime > self.since
+            ):
+                self.unrepeatable = self.unrepeatable or f"{place}, which has changed meanwhile"
+        return found
 
     def look(self, place: str) -> str:
         """What tells the file or folder at a place, as `read` and `modules` name it, from another."""

@@ -81,7 +81,7 @@ def test_a_mount_outside_of_the_volumes_is_refused_before_anything_runs(cluster:
     with pytest.raises(grpc.RpcError) as refused:
         cluster.client.execute(cluster.compiled, mount="/etc")
 
-    assert "the mount /etc lies in no volume of this cluster" in refused.value.details()
+    assert "the mount /etc lies in no volume that its user may use" in refused.value.details()
     assert cluster.node.jobs() == before
 
 

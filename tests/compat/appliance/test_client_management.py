@@ -8,6 +8,7 @@ import socket
 import sys
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ pytest.importorskip("cerebras.appliance")
 import grpc
 from stub_client import Client, appliance, wait_until
 
-from openwafer.appliance import JobSpec, ManagementNode
+from openwafer.appliance import JobSpec, ManagementNode, NodeConfig
 from openwafer.compat.appliance import Caller, ClientDoor, client_token, wheel
 from openwafer.compat.appliance._callers import caller_of, only, peer_uid
 from openwafer.compat.appliance._service import CallError, snake
@@ -172,6 +173,23 @@ def test_systems_and_volumes_are_listed(opened: tuple[ManagementNode, ClientDoor
     found = parts.resources.VolumeList.FromString(volumes.raw).items
     assert [volume.nfs.container_path or volume.host_path.container_path for volume in found] == ["/", "/"]
     assert {volume.WhichOneof("volumeSource") for volume in found} == {"nfs", "host_path"}
+
+
+def test_a_caller_with_volumes_of_their_own_is_offered_these(tmp_path: Path) -> None:
+    """The client mounts what it is offered."""
+    node_config = NodeConfig(folder=tmp_path / "state", volumes=(tmp_path,))
+    with (
+        ManagementNode(node_config) as node,
+        ClientDoor(node, lambda token: Caller(token, False, ("/usr",) if token == "ann" else ()), 0) as door,
+    ):
+        for name, folder in (("ann", "/usr"), ("bob", str(tmp_path))):
+            client = Client(door.address)
+            metadata = (("auth-token", client_token(name)),)
+            raw = client.csctl("Get", type="volumes", accept="PROTOBUF_METHOD", metadata=metadata).raw
+            found = wheel().resources.VolumeList.FromString(raw).items
+            assert {volume.nfs.container_path or volume.host_path.container_path for volume in found} == {
+                folder
+            }
 
 
 def test_a_token_that_is_nobodys_is_refused(opened: tuple[ManagementNode, ClientDoor]) -> None:

@@ -111,7 +111,7 @@ def make_app(node: ManagementNode, users: Users, version: str) -> Starlette:
         if spec.workflow is not None:
             for other in await asyncio.to_thread(node.jobs, workflow=spec.workflow, limit=1):
                 own(user, other)
-        return _json(await asyncio.to_thread(node.submit, spec, asked.files), 201)
+        return _json(await asyncio.to_thread(node.submit, spec, asked.files, user.volumes), 201)
 
     async def find(request: Request, user: User) -> Job:
         return own(user, await asyncio.to_thread(node.job, request.path_params["id"]))

@@ -15,7 +15,7 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,12 @@ WhoIs = Callable[[str], "Caller | None"]
 class Caller(NamedTuple):
     name: str
     admin: bool
+    volumes: tuple[str, ...] = ()
+    """Folders that the caller's jobs may mount, in place of the cluster's volumes; (): the cluster's."""
+
+    def may_mount(self, of_cluster: Iterable[Path]) -> list[str]:
+        """The folders below which mounts may lie; all, where neither caller nor cluster name any."""
+        return list(self.volumes) or [str(folder) for folder in of_cluster] or ["/"]
 
 
 def client_token(token: str) -> str:

@@ -34,6 +34,8 @@ _MOST_TRACED = 100
 WEIGHTS_S = 3600.0
 """For a client to send all its weights."""
 _STALL_S = 300.0
+_STATE_S = 30.0
+"""For the workers to say their state."""
 _STEP_NUMBER = 1
 """The client's name of the state of random numbers."""
 
@@ -211,7 +213,12 @@ class Coordinator(JobService):
         """The state of a restartable loader after some steps, as its workers pickled it. Here alone steps count from 1."""
         session = self._running()
         session.wait_for(request.iteration)
+        end = time.monotonic() + _STATE_S
         states = self._inputs.worker_states(request.iteration)
+        while states is None and self._inputs.restartable is not False and time.monotonic() < end:
+            # A worker tells its state beside its batches: it may come a moment after the step that used the last of them.
+            time.sleep(0.05)
+            states = self._inputs.worker_states(request.iteration)
         if states is None:
             raise CallError(
                 "FAILED_PRECONDITION", f"the data pipeline keeps no state at step {request.iteration}"
@@ -384,8 +391,13 @@ class Coordinator(JobService):
     def _progressed(self, order: RunOrder, event: StepDone) -> None:
         now = time.monotonic()
         step = event.step - order.first_number + 1
-        reported = {**event.logs, **event.metrics}
-        loss = reported.get(next((name for name in reported if "loss" in name), ""), event.loss)
+        # A program whose loss is no sum over its samples (it is divided by the number of tokens) reports it with the update.
+        logged = [value for name, value in event.logs.items() if "loss" in name and "scale" not in name]
+        loss = logged[0] if logged and not event.metrics else event.loss
+        if step == order.steps or now - self._told > 1.0:
+            self._told = now
+            rate = event.samples / event.seconds if event.seconds > 0 else 0.0
+            self.tell("progress", step=step, steps=order.steps, loss=loss, samples_per_s=rate)
         self._performance.add(event)
         if self._files is not None:
             try:
@@ -393,10 +405,6 @@ class Coordinator(JobService):
             except StorageError as error:
                 self.say(f"the job goes on, but its page does not: {error}")
                 self._files = None
-        if step == order.steps or now - self._told > 1.0:
-            self._told = now
-            rate = event.samples / event.seconds if event.seconds > 0 else 0.0
-            self.tell("progress", step=step, steps=order.steps, loss=loss, samples_per_s=rate)
 
     _told = 0.0
 

@@ -45,7 +45,7 @@ class Csctl:
         elif kind in ("cluster", "system", "node"):
             raw = _encode(self._nodes(), request.accept)
         elif kind == "volume":
-            raw = _encode(self._volumes(), request.accept)
+            raw = _encode(self._volumes(caller), request.accept)
         else:
             raise InputError(f"there is no resource {request.type!r}; there are {', '.join(_TYPES)}")
         return self._pb.GetResponse(type=request.type, content_type=request.accept, raw=raw)
@@ -178,7 +178,7 @@ class Csctl:
             ]
         )
 
-    def _volumes(self) -> Any:
+    def _volumes(self, caller: Caller) -> Any:
         """Each folder twice: the client runs on this machine too, and what it sees under a path the appliance sees there.
 
         As a folder of the machine the client may mount it and looks no further; as a shared file system it may hold the
@@ -187,7 +187,7 @@ class Csctl:
         resources = self._resources
         kinds = resources.Volume
         items = []
-        for index, folder in enumerate([str(folder) for folder in self._node.config.volumes] or ["/"]):
+        for index, folder in enumerate(caller.may_mount(self._node.config.volumes)):
             meta = resources.ObjectMeta(type="volume", name=f"volume-{index}")
             shared = kinds.NFSVolume(server=socket.gethostname(), server_path=folder, container_path=folder)
             items.append(kinds(meta=meta, nfs=shared))

@@ -45,10 +45,7 @@ class Management:
     ) -> None:
         """client_python: the interpreter of every client's input workers; "": each job names its own."""
         self._node, self._who_is, self._lease_s = node, who_is, lease_s
-        volumes = [str(folder) for folder in node.config.volumes] or ["/"]
-        self._environment = {VOLUMES_VARIABLE: os.pathsep.join(volumes)}
-        if client_python:
-            self._environment[PYTHON_VARIABLE] = client_python
+        self._environment = {PYTHON_VARIABLE: client_python} if client_python else {}
         self._pb = wheel().cluster
         self._boards = MessageBoards()
 
@@ -123,6 +120,7 @@ class Management:
         job = self._submit(
             compile_spec(request, caller.name, workflow, self._lease_s, state, _account(context)),
             request.SerializeToString(),
+            caller,
         )
         return self._pb.CompileJobResponse(
             job_id=job.id,
@@ -146,9 +144,13 @@ class Management:
             _workflow(context),
             self._lease_s,
             summary.memoryx_bytes,
-            {**self._environment, **_account(context)},
+            {
+                **self._environment,
+                **_account(context),
+                VOLUMES_VARIABLE: os.pathsep.join(caller.may_mount(self._node.config.volumes)),
+            },
         )
-        job = self._submit(spec, request.SerializeToString())
+        job = self._submit(spec, request.SerializeToString(), caller)
         return self._pb.ExecuteJobResponse(
             job_id=job.id, log_path=str(self._node.folder(job.id).log), workflow_id=job.workflow or ""
         )
@@ -291,8 +293,8 @@ class Management:
             raise JobNotFoundError(f"there is no job {id!r} of {caller.name}")
         return job
 
-    def _submit(self, spec: JobSpec, request: bytes) -> Job:
-        return self._node.submit(spec, {REQUEST: request})
+    def _submit(self, spec: JobSpec, request: bytes, caller: Caller) -> Job:
+        return self._node.submit(spec, {REQUEST: request}, caller.volumes)
 
     def _summary(self, folder: str) -> Summary:
         root = (self._node.config.folder / COMPILE_ROOT).resolve()

@@ -8,6 +8,7 @@ timeline.json          who did what in the first steps of the last run
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -74,7 +75,8 @@ class RunFiles:
     def close(self) -> None:
         """Nothing more comes. Closing twice is harmless."""
         if not self._written:
-            self.write_timeline()
+            with suppress(StorageError):  # the run is over: what is missing is a picture
+                self.write_timeline()
         if self.timeline is not None:
             self._metrics.close()
 

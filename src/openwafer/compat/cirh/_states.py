@@ -299,10 +299,10 @@ class _Cutter:
                 through.update(dict.fromkeys(op.results, True))
         names: dict[int, str] = {}
 
-        def sums_of(end: int) -> set[int]:
+        def sums_of(*ends: int) -> set[int]:
             found: set[int] = set()
             seen: set[int] = set()
-            stack = [end]
+            stack = list(ends)
             while stack:
                 value = stack.pop()
                 if value in seen or value in cuts or value not in self.made_by:
@@ -314,9 +314,15 @@ class _Cutter:
                     stack.extend(self.made_by[value].operands)
             return found
 
-        for state in parts.states.values():
-            if state.new == state.value or (state.role == "weight" and state.name not in parts.gradients):
-                continue  # the second: the forward replaces it, or the update of another weight
+        updated = [
+            state
+            for state in parts.states.values()
+            # A weight without a gradient is replaced by the forward, or by the update of another weight.
+            if state.new != state.value and (state.role != "weight" or state.name in parts.gradients)
+        ]
+        if not sums_of(*(state.new for state in updated)):
+            updated = []  # as in most programs; one by one takes a while
+        for state in updated:
             for value in sorted(sums_of(state.new)):
                 names.setdefault(value, f"{SUM}{state.name}.{len(names)}")
                 parts.tallied.add(state.name)
