@@ -75,7 +75,8 @@ def main() -> None:
                     "cpu": lambda h=here: _client(options, h / "cpu", "CPU", address),
                 }
                 rounds.append({name: run[name]() for name in CONTESTANTS})
-                print(f"round {number + 1} of {options.rounds}", flush=True)
+                took = ", ".join(f"{name} {rounds[-1][name]['step_s']:.3f}" for name in CONTESTANTS)
+                print(f"round {number + 1} of {options.rounds}: {took} s/step", flush=True)
         finally:
             node.terminate()
             node.wait()

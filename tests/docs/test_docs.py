@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import openwafer.appliance._users
 import openwafer.appliance.client
+import openwafer.appliance.ray
 import openwafer.appliance.web
 import openwafer.cli._cluster
 import openwafer.cluster
@@ -184,6 +185,8 @@ def stand_in_for_an_appliance(monkeypatch: pytest.MonkeyPatch, folder: Path) -> 
     monkeypatch.setattr(openwafer.appliance, "NodeConfig", configure)
     monkeypatch.setattr(openwafer.appliance, "ManagementNode", lambda *args, **_: nullcontext(node))
     monkeypatch.setattr(openwafer.appliance.web, "Service", lambda *args: service)
+    over_hosts = SimpleNamespace(systems=lambda: 1, asks_for_token=True)
+    monkeypatch.setattr(openwafer.appliance.ray, "RayEngine", lambda *args: nullcontext(over_hosts))
     monkeypatch.setattr(openwafer.appliance._users, "Users", lambda *args: users)
     monkeypatch.setattr(openwafer.cli._cluster, "_own_token", lambda *args: "token")
     monkeypatch.setattr(openwafer.cli._cluster, "_client_door", lambda *args: None)
@@ -226,7 +229,7 @@ def test_a_wafer_command_line_parses(line, ran, monkeypatch):
     words = shlex.split(line)[1:]
     if words[-1].startswith("--verify") and len(words) == 2:
         words.append("runs/gpt-small")  # named without its argument in running text
-    elif words[-1] in ("--client-python", "add"):
+    elif words[-1] in ("--client-python", "add", "export"):
         words.append("name")  # so are these
     elif len(words) == 1 or (words[0] in ("csl", "fabric") and len(words) == 2):
         words.append("--help")
