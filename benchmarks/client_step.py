@@ -9,8 +9,8 @@ bfloat16: AdamW, warm-up and cosine decay, clipping by the global norm. Contesta
     native    the program's own model classes in `openwafer.Trainer`, on one system, under bf16 autocast
     cpu       the program on the client's CPU backend
 
-s/step is from the loss of step --skip to the last loss, as whoever started the run sees them come, over the steps between.
-to first: from the start of the program until its first loss; the first round compiles, later ones find the compiled program.
+Each computes on all cores that this script may use (`taskset` gives it fewer). s/step is from the loss of step --skip to the
+last loss, as whoever started the run sees them come, over the steps between. to first: from the start of the program until its first loss; the first round compiles, later ones find the compiled program.
 The last line: how long the CIRH of the same model with --plan-layers layers, of width --plan-hidden, takes to parse and plan.
 """
 
@@ -49,7 +49,6 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=384)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2, help="of every contestant")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--skip", type=int, default=4, help="steps that do not count")
     parser.add_argument("--rounds", type=int, default=3)
@@ -106,8 +105,13 @@ def main() -> None:
 
 
 def _settings(options: Any) -> Settings:
-    names = ("layers", "hidden", "batch", "threads", "steps", "skip")
-    return {name: getattr(options, name) for name in names}
+    names = ("layers", "hidden", "batch", "steps", "skip")
+    return {"threads": _threads(), **{name: getattr(options, name) for name in names}}
+
+
+def _threads() -> int:
+    """Of every contestant: an appliance gives its only system all cores that it may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _appliance(folder: Path) -> tuple[subprocess.Popen[str], str]:
@@ -147,7 +151,7 @@ def _start(
     options: Any, folder: Path, words: Sequence[str], layers: int, hidden: int
 ) -> subprocess.Popen[bytes]:
     shape = ("--layers", str(layers), "--hidden", str(hidden), "--batch", str(options.batch))
-    threads = str(options.threads)
+    threads = str(_threads())
     folder.mkdir(parents=True)
     environment = {
         **os.environ,

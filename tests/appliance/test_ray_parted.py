@@ -192,7 +192,7 @@ def test_a_job_over_two_hosts_goes_on_with_one_when_the_others_cable_is_cut(
     assert hosts.of_job(cut, folder)
 
     hosts.network.set_cable(cut, whole=False)
-    wait_until(lambda: "nothing was heard of it for 10 s" in folder.log.read_text(), "the loss of a host")
+    wait_until(lambda: "was lost with its host" in folder.log.read_text(), "the loss of a host")
     lost_at = int(folder.newest_checkpoint().rpartition("-")[2])
     wait_for_checkpoint(folder, lost_at + 10)
     hosts.network.set_cable(cut, whole=True)

@@ -84,7 +84,7 @@ def trace_events(timeline: Timeline, first: int, last: int, system: str = "syste
     events = []
     for span in spans:
         kind, _, rest = span.name.partition(" ")
-        layer = rest.partition(" [")[0]
+        layer = rest.partition(" [")[0].removeprefix("state.").removeprefix("model.")
         events.append(
             kinds(
                 name=f"{layer}.{kind}",
