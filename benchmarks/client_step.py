@@ -10,7 +10,8 @@ bfloat16: AdamW, warm-up and cosine decay, clipping by the global norm. Contesta
     cpu       the program on the client's CPU backend
 
 Each computes on all cores that this script may use (`taskset` gives it fewer). s/step is from the loss of step --skip to the
-last loss, as whoever started the run sees them come, over the steps between. to first: from the start of the program until its first loss; the first round compiles, later ones find the compiled program.
+last loss, as whoever started the run sees them come, over the steps between. to first: from the start of the program until
+its first loss; the first round compiles, later ones find the compiled program.
 The last line: how long the CIRH of the same model with --plan-layers layers, of width --plan-hidden, takes to parse and plan.
 """
 
