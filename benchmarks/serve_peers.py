@@ -333,6 +333,10 @@ def engine(settings: Settings) -> dict[str, Any]:
         pieces = asyncio.run(ask(count, settings["prompt_tokens"], settings["steps"] + count))
         own = [[when for when, whose, _, _ in pieces if whose == number] for number in range(count)]
         begun, ended = max(times[0] for times in own), min(times[-1] for times in own)
+        if ended <= begun:
+            raise InputError(
+                f"--steps {settings['steps']} are over before {count} answers are timed; give more"
+            )
         tokens = sum(new for when, _, new, _ in pieces if begun < when <= ended)
         found[f"decode {count}"] = tokens / (ended - begun)
     for length in settings["prefills"]:

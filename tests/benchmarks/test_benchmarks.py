@@ -184,7 +184,7 @@ def test_serve_peers_measures_those_that_are_installed_and_names_the_others(
     bench: Bench, tmp_path: Path
 ) -> None:
     """A Python that is not there has no llama.cpp; what remains is compared all the same."""
-    small = ["--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "3", "--prompts", "1"]
+    small = ["--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "40", "--prompts", "1"]
     ran = bench("serve_peers", *small, "--llama-python", str(tmp_path / "python"))
 
     (measured,), found = ran.figures["rounds"], ran.figures["contestants"]

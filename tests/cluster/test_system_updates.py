@@ -206,7 +206,7 @@ def _updates(stages: int) -> Updates:
         buffers=(),
         records=(),
         spills_gradients=False,
-        update=SimpleNamespace(waits=False, across=None),
+        update=SimpleNamespace(waits=False, across=None, outputs=()),
         memoryx_records=((0,),),
         systems=[SimpleNamespace(stage=stage, **vars(system)) for stage in range(stages)],
         layers={1: ()},

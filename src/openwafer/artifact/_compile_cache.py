@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -52,9 +53,11 @@ class CompileCache:
                 if replace:
                     _put_away(folder)
                 beside.rename(folder)
-            except OSError:
+            except OSError as error:
                 shutil.rmtree(beside, ignore_errors=True)
-                if not (folder / PLAN).is_file():
+                # Another process was faster; where all replace, a third one may be about to replace that.
+                is_there = error.errno in (errno.EEXIST, errno.ENOTEMPTY)
+                if not (is_there and (replace or (folder / PLAN).is_file())):
                     raise
         except OSError as error:
             raise StorageError(
