@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from store_cases import filled, linear_records, random_values
 
+from file_limit import no_file_above
 from openwafer.base import CheckpointError, StorageError
 from openwafer.cluster.store import (
     Checkpoint,
@@ -187,13 +187,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
 def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path: Path) -> None:
     """`ulimit -f` ends a write with EFBIG, after a short write up to the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-    try:
-        with pytest.raises(StorageError, match="File too large"):
-            save_checkpoint(tmp_path, store_at(1), 1, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_above(5000), pytest.raises(StorageError, match="File too large"):
+        save_checkpoint(tmp_path, store_at(1), 1, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,13 +204,8 @@ def test_a_limit_inside_a_page_is_a_full_disk_where_odd_lengths_are_refused(
         return real(fd, data, offset)
 
     monkeypatch.setattr(os, "pwritev", refuses_odd_lengths)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-    try:
-        with pytest.raises(StorageError, match="File too large"):
-            save_checkpoint(tmp_path, store_at(1), 1, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_above(5000), pytest.raises(StorageError, match="File too large"):
+        save_checkpoint(tmp_path, store_at(1), 1, {})
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ import torch
 from fault_cases import CLIFF, Numbers, is_finite, kill_role, mlp, same_tensors, steep_error, trainer
 from torch import Tensor, nn
 
+from file_limit import no_file_above
 from openwafer.artifact import Call, plan_from_json
 from openwafer.base import (
     CheckpointError,
@@ -331,17 +332,6 @@ def test_weights_that_overflow_under_a_finite_loss_are_refused(tmp_path: Path, s
 
 
 # --- disks ------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def no_file_above(nbytes: int) -> Iterator[None]:
-    """Writes behind `nbytes` of any file fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ from openwafer.artifact._plan import (
     plan_from_json,
     plan_to_json,
 )
-from openwafer.artifact._sources import loaded_modules, packages_token, token_of
+from openwafer.artifact._sources import NO_FILE, loaded_modules, packages_token, token_of
 from openwafer.artifact._traffic import (
     BATCH_SLOTS,
     EXCHANGE_BYTES,
@@ -81,6 +81,7 @@ __all__ = [
     "DTYPE_BYTES",
     "EXCHANGE_BYTES",
     "HEAP_BYTES",
+    "NO_FILE",
     "OUTPUT_SLOTS",
     "VALUE_BUFFERS",
     "Action",

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-ABSENT = "absent"
+NO_FILE = "absent"
+"""The token of a file that is not there, or not to be read."""
 WHOLE_BYTES = 64 << 20
 """Larger files are told apart by size and time alone: reading them costs more than a plan."""
 
@@ -22,7 +23,7 @@ def token_of(path: Path) -> str:
             return f"{about.st_size}:{about.st_mtime_ns}"
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return ABSENT
+        return NO_FILE
 
 
 def loaded_modules() -> dict[str, Path]:

@@ -114,7 +114,9 @@ def _train(
     with saved.watching() if saved is not None else nullcontext():
         config = asked.config(request.parent, folder, **{**cluster, **asked.cluster})
     config = replace(config, cluster=over(config.cluster))
-    if compile_only and saved is not None:
+    if compile_only:
+        if saved is None:
+            raise InputError("--compile-only keeps a plan and nothing else; say where with --compiled")
         _tell("state", state="running", message="capturing and planning")
         compile_config(config, saved)
         typer.echo(saved.note or "Planned")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from openwafer.artifact import loaded_modules, token_of
+from openwafer.artifact import NO_FILE, loaded_modules, token_of
 
 OUTSIDE = {
     "os.exec",
@@ -28,7 +28,6 @@ OUTSIDE = {
 """Audit events of asking other programs and other machines: what they answer cannot be looked up again."""
 FOLDERS = {"os.listdir", "os.scandir"}
 PASSED_OVER = ("/dev/null", "/dev/urandom")
-ABSENT = "absent"
 STREAM = "a stream"
 """Of a pipe or a device, which cannot be read again."""
 
@@ -95,7 +94,7 @@ class Witness:
             if found[place] == STREAM:
                 self.unrepeatable = self.unrepeatable or place
             elif (
-                found[place] not in (ABSENT, "")
+                found[place] not in (NO_FILE, "")
                 and os.path.isfile(path)
                 and os.stat(path).st_mtime > self.since
             ):
@@ -112,7 +111,7 @@ class Witness:
             if not stat.S_ISREG(mode):
                 return STREAM
         except OSError:
-            return ABSENT
+            return NO_FILE
         return token_of(path)
 
     def _place(self, path: str) -> str:

@@ -21,15 +21,6 @@ from openwafer.graph import PlanOptions
 STEPS = 2
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums depend on how many threads share them; the roles here have one each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def planned(program: Program, **options):
     return program.plan(PlanOptions(batch=program.batch, evaluate=False, **{"microbatch": None, **options}))
 

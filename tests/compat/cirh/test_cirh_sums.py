@@ -16,15 +16,6 @@ from openwafer.graph import PlanOptions
 STEPS = 3
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums depend on how many threads share them; the roles here have one each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(tmp_path, text, classes=64, **options):
     """(what the cluster reported, its state), (what plain torch reported, its state)."""
     program = Program.parse(text, "counted")
