@@ -1,4 +1,4 @@
-"""Errors, units, logs and listening sockets; imports nothing of ours."""
+"""Errors, units, logs and listening sockets; imports nothing of ours. `llvm` and `web` are loaded by who needs them."""
 
 from openwafer.base.errors import (
     CaptureError,

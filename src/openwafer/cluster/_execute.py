@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ Compiled = Callable[[list[Any]], tuple[torch.Tensor, ...]]
 """Takes a list of inputs, which it empties, so that they can die inside."""
 
 
-def compile_body(body: Body, kernels: Kernels) -> Compiled:
-    """The function of a body. Equal numbers to running its operators one by one, in order."""
+def compile_body(body: Body, kernels: Kernels, kept: Collection[int] = ()) -> Compiled:
+    """The function of a body. Equal numbers to running its operators one by one, in order.
+
+    kept: inputs that the caller still reads afterwards, so that nothing may be written over them.
+    """
     names: dict[str, Any] = {}
     count = len(body.inputs)
     lines = ["def run(args):"]
@@ -34,7 +37,7 @@ def compile_body(body: Body, kernels: Kernels) -> Compiled:
             assert isinstance(source, Ref)
             lines.append(f"    {target} = v{source.index}[{item}]")
         else:
-            in_place = instr.op in FUSED and _arguments_die(body, position)
+            in_place = instr.op in FUSED and _arguments_die(body, position, kept)
             call, extra = kernels.find(body, position, in_place)
             names[f"op{position}"] = call
             parts = [_argument(arg, names) for arg in instr.args]
@@ -50,12 +53,14 @@ def compile_body(body: Body, kernels: Kernels) -> Compiled:
     return function
 
 
-def _arguments_die(body: Body, position: int) -> bool:
+def _arguments_die(body: Body, position: int, kept: Collection[int]) -> bool:
     """Whether nothing reads the weights and moments of a fused optimizer after it."""
     lists = (body.instrs[position].args[index] for index in (0, 2, 3, 4))
     for entry in lists:
         for value in entry if isinstance(entry, tuple) else ():
-            if isinstance(value, Ref) and body.last_use.get(value.index, len(body.instrs)) > position:
+            if not isinstance(value, Ref):
+                continue
+            if value.index in kept or body.last_use.get(value.index, len(body.instrs)) > position:
                 return False
     return True
 

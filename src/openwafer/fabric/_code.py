@@ -8,17 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
-
-import llvmlite  # type: ignore[import-untyped]
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
 from openwafer.artifact._image import Code
-from openwafer.base import FabricError
+from openwafer.base import FabricError, llvm
 from openwafer.fabric import _native
 
-_OPTIMISE = 2
-_ready = False
 _objects: dict[str, bytes] = {}
 
 
@@ -30,62 +24,38 @@ class LoadedCode:
 
         Raises FabricError if the assembly is malformed, calls a function that the runtime has not, or lacks an entry.
         """
-        target = _target_machine()
-        key = _key(code, target)
+        key = _key(code)
         compiled = _objects.get(key) or _stored(object_cache, key)
         if compiled is None:
-            compiled = _compile(code, target)
+            compiled = _compile(code)
         _objects[key] = compiled
         _store(object_cache, key, compiled)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(compiled))
-        self._engine.finalize_object()
+        llvm.add_symbols(_native.runtime_addresses())
+        self._code = llvm.MachineCode(compiled)
         self.entries = tuple(self._address(f"ow_entry_{number}") for number in range(len(code.entries)))
         """Addresses, in the order of `Code.entries`."""
 
     def _address(self, name: str) -> int:
-        address = int(self._engine.get_function_address(name))
+        address = self._code.address(name)
         if address == 0:
             raise FabricError(f"the compiled code has no function {name}; compile the program again")
         return address
 
 
-def _target_machine() -> Any:
-    """A new one each time: an execution engine takes its target machine with it."""
-    global _ready
-    if not _ready:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        for name, address in _native.runtime_addresses().items():
-            llvm.add_symbol(name, address)
-        _ready = True
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=_OPTIMISE,
-        jit=True,
-    )
-
-
-def _compile(code: Code, target: Any) -> bytes:
+def _compile(code: Code) -> bytes:
     try:
-        module = llvm.parse_assembly(code.llvm)
-        module.verify()
+        module = llvm.parse(code.llvm)
     except RuntimeError as error:
         raise FabricError(f"the program's LLVM assembly is malformed: {error}") from error
     known = set(_native.runtime_addresses())
     for function in module.functions:
         if function.is_declaration and function.name.startswith("ow_") and function.name not in known:
             raise FabricError(f"the program calls {function.name}, which this machine does not have")
-    options = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISE)
-    builder = llvm.create_pass_builder(target, options)
-    builder.getModulePassManager().run(module, builder)
-    return bytes(target.emit_object(module))
+    return llvm.object_file(module)
 
 
-def _key(code: Code, target: Any) -> str:
-    parts = (code.llvm, str(target.triple), llvm.get_host_cpu_name(), llvmlite.__version__, str(_OPTIMISE))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _key(code: Code) -> str:
+    return hashlib.sha256("\0".join((code.llvm, *llvm.identity())).encode()).hexdigest()
 
 
 def _stored(folder: Path | None, key: str) -> bytes | None:

@@ -1,10 +1,11 @@
-"""Run a body whose operators treat elements alike in blocks that stay in the cache.
+"""Run the operators of a body that treat elements alike together, in one pass over memory.
 
 An optimizer written out as operators passes over each weight's memory once for every operator. Here all operators that
-belong together pass over one block, then over the next: the numbers are the same, since every operator that is taken
-computes each element from the elements at its place alone, exactly rounded.
+belong together become one loop (`_loops.py`). A few that no loop knows pass together over one block that stays in the
+cache, then over the next. The numbers are the same, since every operator that is taken computes each element from the
+elements at its place alone, exactly rounded.
 
-Operators are put into rounds: first those of a round that run in blocks, then the others (norms, products), whose results
+Operators are put into rounds: first those of a round that run together, then the others (norms, products), whose results
 the next round's may read.
 """
 
@@ -20,6 +21,10 @@ import torch
 from openwafer.artifact import Arg, Body, Instr, Ref
 from openwafer.cluster._execute import Compiled, compile_body
 from openwafer.cluster._kernels import Kernels
+from openwafer.cluster.memoryx._loops import Loop, compile_loop, has_loop
+
+SMALL = 256
+"""Elements up to which nothing is gained by a loop of one's own."""
 
 BLOCK = 1 << 16
 """Elements of a block: 256 KiB of float32, of which an update has half a dozen in use."""
@@ -57,9 +62,10 @@ POINTWISE = {
 
 @dataclass(frozen=True)
 class _Group:
-    """Operators that run together over blocks."""
+    """Operators that run together: one loop, or blocks."""
 
-    run: Compiled
+    loop: Loop | None
+    blocks: Compiled
     size: int
     whole: tuple[int, ...]
     """Values of `size` elements that it reads, in the order of its inputs."""
@@ -70,7 +76,7 @@ class _Group:
 
 
 def compile_blocked(body: Body, kernels: Kernels, in_place: Mapping[int, int] | None = None) -> Compiled:
-    """The function of a body, like `compile_body`; elementwise operators on tensors of more than a block run in blocks.
+    """The function of a body, like `compile_body`; elementwise operators on all but small tensors run together.
 
     in_place: position of an output -> position of the input that it replaces. It is written there at once if nothing else
     reads that input; then the result is the input's own tensor.
@@ -82,6 +88,10 @@ def compile_blocked(body: Body, kernels: Kernels, in_place: Mapping[int, int] | 
     rounds = _rounds(body, taken)
     groups = _group(body, taken, rounds)
     group_of = {position: number for number, group in enumerate(groups) for position in group}
+    readers: dict[int, set[int]] = {}
+    for position, instr in enumerate(instrs):
+        for operand in instr.operands:
+            readers.setdefault(operand, set()).add(position)
     steps: list[_Group | tuple[Compiled, tuple[int, ...], tuple[int, ...]]] = []
     for number in range(max(rounds) + 1):
         for group in groups:
@@ -90,16 +100,17 @@ def compile_blocked(body: Body, kernels: Kernels, in_place: Mapping[int, int] | 
         others = [p for p in range(len(instrs)) if not taken[p] and rounds[p] == number]
         if others:
             part, inputs, results = _part(body, others)
-            steps.append((compile_body(part, kernels), inputs, results))
-    readers: dict[int, set[int]] = {}
-    for position, instr in enumerate(instrs):
-        for operand in instr.operands:
-            readers.setdefault(operand, set()).add(group_of.get(position, -1 - position))
+            kept = [i for i, v in enumerate(inputs) if v in body.outputs or not readers[v].issubset(others)]
+            steps.append((compile_body(part, kernels, kept), inputs, results))
     replaced = {}
     for output, source in (in_place or {}).items():
         value = body.outputs[output]
         home = group_of.get(value - first)
-        if home is not None and readers.get(source, set()) <= {home} and source not in body.outputs:
+        if (
+            home is not None
+            and readers.get(source, set()) <= set(groups[home])
+            and source not in body.outputs
+        ):
             replaced[value] = source
 
     def run(values: list[Any]) -> tuple[torch.Tensor, ...]:
@@ -127,20 +138,29 @@ def _run_group(body: Body, group: _Group, found: dict[int, Any], replaced: Mappi
         else:
             found[value] = torch.empty(kind.shape, dtype=getattr(torch, kind.dtype))
         targets.append(found[value].view(-1))
+    if group.loop is not None:
+        group.loop([*sources, *scalars], targets, group.size)
+        return
     for start in range(0, group.size, BLOCK):
         part = slice(start, start + BLOCK)
-        made = group.run([*(source[part] for source in sources), *scalars])
+        made = group.blocks([*(source[part] for source in sources), *scalars])
         for target, block in zip(targets, made, strict=True):
             target[part].copy_(block)
 
 
 def _fits(body: Body, instr: Instr) -> bool:
-    """Whether an operator may run in blocks: it is elementwise, on tensors of one large shape and numbers."""
+    """Whether an operator may run with others: it is elementwise, on tensors of one shape and numbers, and large enough."""
     if instr.op not in POINTWISE or len(instr.types) != 1:
         return False
     shape = instr.types[0].shape
-    return math.prod(shape) > BLOCK and all(
-        body.type_of(operand).shape in (shape, ()) and _is_one(body, operand) for operand in instr.operands
+    size = math.prod(shape)
+    return (
+        size > SMALL
+        and all(
+            body.type_of(operand).shape in (shape, ()) and _is_one(body, operand)
+            for operand in instr.operands
+        )
+        and (size > BLOCK or has_loop(body, instr))
     )
 
 
@@ -241,4 +261,5 @@ def _compile_group(body: Body, positions: list[int], kernels: Kernels) -> _Group
     scalars = tuple(value for value in inputs if body.type_of(value).shape == ())
     part = _renumbered(body, positions, (*whole, *scalars), results)
     shape = body.instrs[positions[0]].types[0].shape
-    return _Group(compile_body(part, kernels), math.prod(shape), whole, scalars, results)
+    loop = compile_loop(part) if all(has_loop(part, instr) for instr in part.instrs) else None
+    return _Group(loop, compile_body(part, kernels), math.prod(shape), whole, scalars, results)

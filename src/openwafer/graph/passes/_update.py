@@ -118,10 +118,12 @@ def cut_update(step: StepGraph, table: BodyTable, record_of: dict[str, int], cou
         wanted, names = _new_values(step, record, record_of)
         apply = None
         if wanted:
-            needed = ancestors(wanted)
-            inside = [n for n in nodes if n in needed and (n in set(local) or n in set(after))]
-            apply = extract(table, inside, set(), wanted, rename, names)
-            waits = waits or any(n in needed for n in across)
+            # What only `across` needs of the record came by `before`: it is not computed a second time.
+            outside = nodes_set.difference(local, after)
+            apply = extract(
+                table, _between(wanted, {*sources, *outside}, nodes), set(), wanted, rename, names
+            )
+            waits = waits or not ancestors(wanted).isdisjoint(across)
         records.append(RecordUpdate(before=before, apply=apply))
     return Update(
         begin=_scalars(table, members("begin"), begin, rename),
