@@ -34,25 +34,14 @@ def make_scripted(folder: Path, lines: Sequence[Line], call: str) -> Path:
     make_demo(folder, layers=1)
     texts = [line.text for line in lines] + [call]
     said = _Edited(folder / "tokenizer.json")
-    first = len(said.values["added_tokens"]) + len(said.values["model"]["vocab"])
-    begins = {f"<|line_{at}|>": first + at for at in range(len(texts))}
-    said.values["added_tokens"] += [
-        said.values["added_tokens"][0] | {"id": token, "content": name} for name, token in begins.items()
-    ]
-    end = next(t["id"] for t in said.values["added_tokens"] if t["content"] == "<|eot_id|>")
-    vocabulary: dict[str, int] = {}
-    following: dict[int, int] = {}
-    for token, text in zip(begins.values(), texts, strict=True):
-        for piece in _pieces(text, vocabulary):
-            vocabulary[piece] = first + len(texts) + len(vocabulary)
-            following[token] = token = vocabulary[piece]
-        following[token] = end
+    special, vocabulary = said.values["added_tokens"], said.values["model"]["vocab"]
+    begins = {f"<|line_{at}|>": len(vocabulary) + len(special) + at for at in range(len(texts))}
+    special += [special[0] | {"id": token, "content": name} for name, token in begins.items()]
+    # A special token keeps its number only if the vocabulary has it too.
+    vocabulary |= {token["content"]: token["id"] for token in special}
+    pieces, following = _chain(texts, list(begins.values()), vocabulary["<|eot_id|>"])
     spelt = ByteLevel(add_prefix_space=False, use_regex=False)
-    # A special token keeps the number that it has in the vocabulary; those that are not there come after it.
-    said.values["model"]["vocab"] |= {token["content"]: token["id"] for token in said.values["added_tokens"]}
-    said.values["model"]["vocab"] |= {
-        spelt.pre_tokenize_str(piece)[0][0]: at for piece, at in vocabulary.items()
-    }
+    vocabulary |= {spelt.pre_tokenize_str(piece)[0][0]: token for piece, token in pieces.items()}
     said.write()
 
     words = _Edited(folder / "tokenizer_config.json")
@@ -60,7 +49,7 @@ def make_scripted(folder: Path, lines: Sequence[Line], call: str) -> Path:
     words.write()
 
     config = _Edited(folder / "config.json")
-    width = -(-(first + len(texts) + len(vocabulary)) // 64) * 64
+    width = -(-len(vocabulary) // 64) * 64
     config.values |= {
         "vocab_size": width,
         "hidden_size": width,
@@ -82,6 +71,19 @@ class _Edited:
 
     def write(self) -> None:
         self._path.write_text(json.dumps(self.values))
+
+
+def _chain(texts: Sequence[str], begins: Sequence[int], end: int) -> tuple[dict[str, int], dict[int, int]]:
+    """The token of each piece of the texts, and for each token the one that follows: after `begins`, up to `end`."""
+    tokens: dict[str, int] = {}
+    following: dict[int, int] = {}
+    for begin, text in zip(begins, texts, strict=True):
+        last = begin
+        for piece in _pieces(text, tokens):
+            tokens[piece] = begins[-1] + 1 + len(tokens)
+            following[last] = last = tokens[piece]
+        following[last] = end
+    return tokens, following
 
 
 def _pieces(text: str, taken: dict[str, int]) -> list[str]:
