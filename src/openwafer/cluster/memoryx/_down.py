@@ -63,7 +63,7 @@ class WeightStream:
         elif kept is not None:
             self._cast(record, kept, slot)
         else:
-            held = shared.take_buffer()
+            held = shared.take_buffer(ahead=ahead)
             started = time.monotonic()
             source = shared.store.read(index, held) if ahead else shared.store.weights(index, held)
             shared.span(self._lane, f"read {record.name}", started)

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from openwafer.artifact import Mode, record_buffers
 from openwafer.base import StallError
@@ -19,12 +19,17 @@ from openwafer.cluster.memoryx._updater import Updater
 from openwafer.cluster.store import aligned_buffer
 from openwafer.wire import Aborted, Endpoints
 
+_POLL_S = 0.5
+
+T = TypeVar("T")
+
 
 class Shared:
     """One shard's store, ledger, updater and buffers.
 
     Buffers hold one record each, on its way from or to the disk. `ahead` holds whole records that the stream read for
-    a backward, so that their updates need no second read.
+    a backward, so that their updates need no second read. Those may wait for a checkpoint, and a checkpoint for a buffer:
+    so one buffer is never given for reading ahead.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Shared:
         buffers, buffer_bytes = record_buffers(self.plan, shard)
         for _ in range(buffers):
             self._buffers.put(aligned_buffer(buffer_bytes))
+        self._places_ahead = threading.Semaphore(max(buffers - 1, 0))
         self._spans: list[Span] | None = [] if job.timeline_steps else None
 
     def guard(self, target: Callable[..., None], *arguments: Any) -> None:
@@ -63,21 +69,29 @@ class Shared:
             report_failure(self.role, error, self.ends)
             self.ledger.fail(error)
 
-    def take_buffer(self) -> memoryview:
-        """A free buffer. Raises StallError if none comes within the job's time."""
+    def take_buffer(self, *, ahead: bool = False) -> memoryview:
+        """A free buffer; `ahead`: for `put_ahead`. Raises StallError if none comes within the job's time."""
+        if ahead:
+            self._wait(lambda: self._places_ahead.acquire(timeout=_POLL_S) or None)
+        return self._wait(self._free_buffer)
+
+    def _free_buffer(self) -> memoryview | None:
+        try:
+            return self._buffers.get(timeout=_POLL_S)
+        except queue.Empty:
+            return None
+
+    def _wait(self, take: Callable[[], T | None]) -> T:
+        """What `take` gives, which returns None after a while without it."""
         waited = 0.0
-        while True:
-            try:
-                return self._buffers.get(timeout=0.5)
-            except queue.Empty:
-                self.ends.check()
-                waited += 0.5
-                if self.ledger.error is not None:
-                    raise Aborted(f"MemoryX stopped: {self.ledger.error}") from self.ledger.error
-                if waited > self.job.stall_s:
-                    raise StallError(
-                        f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped"
-                    ) from None
+        while (taken := take()) is None:
+            self.ends.check()
+            waited += _POLL_S
+            if self.ledger.error is not None:
+                raise Aborted(f"MemoryX stopped: {self.ledger.error}") from self.ledger.error
+            if waited > self.job.stall_s:
+                raise StallError(f"MemoryX waited {waited:.0f} s for a free buffer; the disk has stopped")
+        return taken
 
     def give_back(self, buffer: memoryview) -> None:
         self._buffers.put(buffer)
@@ -88,8 +102,12 @@ class Shared:
             self._ahead[record] = buffer
 
     def take_ahead(self, record: int) -> memoryview | None:
+        """The record that was kept, for an update that waits for nothing any more."""
         with self._ahead_lock:
-            return self._ahead.pop(record, None)
+            buffer = self._ahead.pop(record, None)
+        if buffer is not None:
+            self._places_ahead.release()
+        return buffer
 
     def span(self, lane: str, name: str, started: float) -> None:
         """Note work for the timeline, from `started` until now."""
