@@ -4,9 +4,10 @@
 
 Both run recipes/gpt.py for --steps steps without evaluation, in turn, --rounds times; the jobs on a cluster of one system that is
 up all the while, with a client that follows the log and the events. A rate is samples by the median time of a step, after
-the first quarter of the steps. first step: seconds from the command until the first step is in the run's metrics; `taken`:
-the same from when the appliance has taken the job. A round before the others, without a plan in the compile cache, shows what
-that saves; it does not count in the rates.
+the first quarter of the steps. first step: seconds from when the command was started, as by the return key, until the first step
+is in the run's metrics, the median of the rounds; `taken`: the same from when the appliance has taken the job. A round before
+the others, with nothing in the caches of the appliance and of the command, shows what they save; it does not count in the
+other columns.
 """
 
 from __future__ import annotations
@@ -75,10 +76,11 @@ def main() -> None:
             statistics.median(each[name][what] for each in cached) for what in ("first_step_s", "taken_s")
         )
         rows.append(
-            [f"wafer {'submit' if name == 'job' else name}", f"{rate:.2f}", f"{ratio:.3f}"]
+            [f"wafer {'submit' if name == 'job' else name}"]
             + [f"{seconds:.1f}" for seconds in (first, taken, uncached[name]["first_step_s"])]
+            + [f"{rate:.2f}", f"{ratio:.3f}"]
         )
-    print_table(["", "samples/s", "to train", "first step, s", "taken, s", "no plan, s"], rows)
+    print_table(["", "first step, s", "taken, s", "nothing cached, s", "samples/s", "to train"], rows)
     finish(options, {"uncached": uncached, "rounds": cached})
 
 

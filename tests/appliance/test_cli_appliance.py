@@ -154,6 +154,50 @@ def test_a_submitted_recipe_is_trained_as_it_was_when_it_was_submitted(wafer: Sh
     assert [report.loss for report in read_metrics(tmp_path / "metrics.jsonl").train] == list(expected.losses)
 
 
+LOADED = """
+import sys
+from openwafer.cli import main
+sys.argv[0] = "wafer"
+try:
+    main()
+finally:
+    print(*[name for name in ("torch", "beside", "sqlalchemy", "structlog") if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.usefixtures("up")
+def test_a_recipe_that_is_submitted_again_is_not_loaded_until_something_of_it_changes(
+    wafer: Shell, tmp_path: Path
+) -> None:
+    """Who presses return should not wait for torch. What comes of it is the same job; a mistake is told as ever."""
+    recipe = Path(shutil.copy(PACED, tmp_path / "again.py"))
+    recipe.write_text(
+        recipe.read_text().replace('name="paced"', "name=VALUE") + "\nfrom beside import VALUE\n"
+    )
+    (tmp_path / "beside.py").write_text("VALUE = 'one'\n")
+
+    def submit(*arguments: str) -> tuple[dict[str, Any], str]:
+        words = ("submit", "again.py", "steps=1", *arguments)
+        ended = subprocess.run([sys.executable, "-c", LOADED, *words], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        spec: dict[str, Any] = wafer.job(ended.stdout.strip())["spec"]
+        return spec, ended.stderr.strip()
+
+    loaded, again, another = submit(), submit(), submit("pause=0.01")
+    (tmp_path / "beside.py").write_text("VALUE = 'two'\n")
+    edited, edited_again, asked = submit(), submit(), submit("--reload")
+    recipe.write_text("this is no Python")
+    mistaken = wafer("submit", "again.py", "steps=1")
+
+    assert again == (loaded[0], "")
+    assert loaded[0]["memoryx_bytes"] == 4 * (36 + 2 * 36)
+    assert [said for _, said in (loaded, another, edited, asked)] == ["torch beside"] * 4
+    assert [loaded[0]["name"], edited[0]["name"]] == ["one", "two"]
+    assert edited_again == (edited[0], "")
+    assert mistaken.status == 1
+    assert "again.py:1: the recipe failed" in mistaken.err
+
+
 @pytest.mark.usefixtures("up")
 def test_a_compile_job_takes_no_system_and_the_jobs_after_it_find_its_plan(wafer: Shell, home: Path) -> None:
     """So what cannot be planned is told, and the cache filled, while others train. Its plan is shown as any job's."""

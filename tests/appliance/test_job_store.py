@@ -16,7 +16,7 @@ import pytest
 from appliance_cases import config, shell, wait_for
 
 from openwafer.appliance import Job, ManagementNode
-from openwafer.appliance._store import Store, sqlite_url
+from openwafer.appliance._store import Store
 from openwafer.base import InputError, StorageError
 
 
@@ -59,7 +59,7 @@ def postgres() -> Iterator[str]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
     kind = request.param
-    url = sqlite_url(tmp_path / "jobs.sqlite") if kind == "sqlite" else request.getfixturevalue("postgres")
+    url = f"sqlite:///{tmp_path}/jobs.sqlite" if kind == "sqlite" else request.getfixturevalue("postgres")
     opened = Store(url)
     _empty(opened)
     yield opened
@@ -137,7 +137,7 @@ def test_a_node_works_on_postgresql_as_on_sqlite_and_keeps_others_out(postgres: 
 
 def test_a_store_of_another_release_is_not_touched(tmp_path: Path) -> None:
     """Its records may mean something else."""
-    url = sqlite_url(tmp_path / "jobs.sqlite")
+    url = f"sqlite:///{tmp_path}/jobs.sqlite"
     store = Store(url)
     with store._transaction("change") as connection:
         connection.exec_driver_sql("UPDATE wafer_schema SET version = 99")
@@ -167,7 +167,7 @@ def test_a_damaged_store_is_an_error_and_not_an_empty_one(tmp_path: Path) -> Non
     file = tmp_path / "jobs.sqlite"
     file.write_bytes(b"this is no database, whatever its name says" * 100)
     with pytest.raises(StorageError, match=r"cannot open the job store sqlite:///.*not a database"):
-        Store(sqlite_url(file))
+        Store(f"sqlite:///{file}")
 
 
 def test_threads_may_use_a_store_at_the_same_time(store: Store) -> None:

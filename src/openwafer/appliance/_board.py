@@ -14,7 +14,6 @@ import msgspec
 from openwafer.appliance._config import NodeConfig
 from openwafer.appliance._folder import JobFolder
 from openwafer.appliance._job import WAITING, Ending, Job
-from openwafer.appliance._store import Store
 from openwafer.base import JobNotFoundError
 
 
@@ -28,6 +27,10 @@ class Board:
 
     def __init__(self, config: NodeConfig) -> None:
         """Open the store. Raises InputError, StorageError."""
+        from openwafer.appliance._store import (
+            Store,
+        )  # with a database's library, which no client of a node needs
+
         self.config = config
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 
 from openwafer.appliance._queue import Amounts
-from openwafer.appliance._store import sqlite_url
 from openwafer.base import InputError
 
 COMPILE_ROOT = "compile"
@@ -90,7 +89,7 @@ class NodeConfig:
     @property
     def store_url(self) -> str:
         """`store`, with None decided."""
-        return self.store or sqlite_url(self.folder / "jobs.sqlite")
+        return self.store or f"sqlite:///{self.folder.resolve() / 'jobs.sqlite'}"
 
     @property
     def threads(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, final
 
 import msgspec
@@ -175,11 +174,6 @@ class Store:
             raise StorageError(
                 f"cannot {what} the job store {self._url}: {cause}; check its disk or its server, then try again"
             ) from error
-
-
-def sqlite_url(path: Path) -> str:
-    """The URL of a store in a file."""
-    return f"sqlite:///{path.resolve()}"
 
 
 def _engine(url: str) -> Engine:

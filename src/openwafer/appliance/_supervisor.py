@@ -30,7 +30,6 @@ _RETRY_S = 5.0
 """After a start that the machine refused: a full disk, no more processes."""
 _OWN_VARIABLES = ("WAFER_", "RAY_AUTH_")
 """Of the node's environment: not for jobs, which are their users'."""
-_LOG = logger("node")
 
 
 @final
@@ -48,6 +47,7 @@ class Supervisor:
         self._config: NodeConfig = board.config
         self._systems = systems
         self._engine = engine
+        self._log = logger("node")
         self._all = board.config.amounts
         self._beats = {job.id: time.monotonic() for job in board.live()}
         self._read = {job.id: job.events_from for job in board.live()}
@@ -154,7 +154,7 @@ class Supervisor:
                 self._errors[what] = told
                 unexpected = not isinstance(error, WaferError)
                 with suppress(Exception):  # whatever became of the place where logs go
-                    _LOG.error("a step will be repeated", of=what, exc_info=unexpected, error=told)
+                    self._log.error("a step will be repeated", of=what, exc_info=unexpected, error=told)
         else:
             self._errors.pop(what, None)
 

@@ -1,5 +1,6 @@
 """What compilers hand to runtimes, as torch-free data: bodies, records, layers, schedules, the Plan."""
 
+from openwafer.artifact._answers import Answers
 from openwafer.artifact._body import (
     DTYPE_BYTES,
     Arg,
@@ -53,7 +54,14 @@ from openwafer.artifact._plan import (
     plan_from_json,
     plan_to_json,
 )
-from openwafer.artifact._sources import NO_FILE, loaded_modules, packages_token, token_of
+from openwafer.artifact._sources import (
+    NO_FILE,
+    environment,
+    is_installed,
+    loaded_modules,
+    packages_token,
+    token_of,
+)
 from openwafer.artifact._traffic import (
     BATCH_SLOTS,
     EXCHANGE_BYTES,
@@ -74,6 +82,7 @@ from openwafer.artifact._traffic import (
     weight_ring_bytes,
     weight_slots,
 )
+from openwafer.artifact._witness import Witness
 
 __all__ = [
     "ALIGN_BYTES",
@@ -85,6 +94,7 @@ __all__ = [
     "OUTPUT_SLOTS",
     "VALUE_BUFFERS",
     "Action",
+    "Answers",
     "Arg",
     "Backward",
     "Body",
@@ -117,18 +127,21 @@ __all__ = [
     "TensorType",
     "Unload",
     "Update",
+    "Witness",
     "batch_layout",
     "batch_slot_bytes",
     "boundary_bytes",
     "call_of",
     "describe_plan",
     "drops",
+    "environment",
     "exchange_slots",
     "gradient_order",
     "gradient_records",
     "gradient_ring_bytes",
     "gradient_slots",
     "host_bytes_for",
+    "is_installed",
     "layers_for",
     "load_order",
     "loaded_modules",

@@ -1,8 +1,9 @@
-"""What the code of a program is, as short texts that differ when it differs."""
+"""What the code of a program is, and what surrounds it, as short texts that differ when it differs."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -13,6 +14,20 @@ NO_FILE = "absent"
 """The token of a file that is not there, or not to be read."""
 WHOLE_BYTES = 64 << 20
 """Larger files are told apart by size and time alone: reading them costs more than a plan."""
+
+_SESSION = (
+    "COLUMNS",
+    "LINES",
+    "OLDPWD",
+    "OPENWAFER_JOB",
+    "OPENWAFER_JOB_ID",
+    "PWD",
+    "SHLVL",
+    "WAFER_LOG",
+    "_",
+)
+_SESSION_PREFIXES = ("SSH_", "TERM", "WAFER_CLUSTER", "XDG_SESSION_")
+"""Variables that say where and for whom a process runs, which differ from one start to the next."""
 
 
 def token_of(path: Path) -> str:
@@ -35,6 +50,15 @@ def loaded_modules() -> dict[str, Path]:
         if isinstance(file, str) and Path(file).is_absolute():
             found[name] = Path(file)
     return found
+
+
+def environment() -> list[tuple[str, str]]:
+    """This process's variables, but for those that say where and for whom it runs."""
+    return sorted(
+        (name, value)
+        for name, value in os.environ.items()
+        if name not in _SESSION and not name.startswith(_SESSION_PREFIXES)
+    )
 
 
 def packages_token(packages: Iterable[str]) -> str:

@@ -7,11 +7,14 @@ import io
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     import structlog
 
+_asked = threading.Event()
+"""`configure_logs` was called, and nobody has made a logger yet."""
 _LEVELS = {"1": logging.ERROR, "2": logging.INFO, "3": logging.DEBUG, "4": 5}
 
 
@@ -33,7 +36,25 @@ class _Lossy(io.TextIOBase):
 
 def configure_logs() -> None:
     """Set up structlog for this process from `WAFER_LOG` (default 1). Logs go to standard error."""
-    import structlog  # here and below: importing it takes longer than compiling a small kernel
+    if "structlog" in sys.modules:
+        _configure()
+    else:
+        _asked.set()
+
+
+def logger(role: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger whose lines carry the role that wrote them."""
+    import structlog  # here and below: importing it takes longer than many commands do
+
+    if _asked.is_set():
+        _asked.clear()
+        _configure()
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(role=role)
+    return bound
+
+
+def _configure() -> None:
+    import structlog
 
     level = _LEVELS.get(os.environ.get("WAFER_LOG", "1"), logging.ERROR)
     structlog.configure(
@@ -47,11 +68,3 @@ def configure_logs() -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-
-
-def logger(role: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose lines carry the role that wrote them."""
-    import structlog
-
-    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(role=role)
-    return bound

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openwafer.cli._interrupt import interrupts_wait
+from openwafer.cli._importing import importing
 
 __all__ = ["main"]
 
@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point. Imports come here, so that Ctrl-C leaves no traceback while they run."""
     try:
-        with interrupts_wait():
+        with importing():
             from openwafer.cli._app import main as run
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -18,7 +18,7 @@ from openwafer.cli._cluster import cluster
 from openwafer.cli._csl import csl
 from openwafer.cli._fabric import fabric
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, host, over_hosts
-from openwafer.cli._interrupt import interrupts_wait
+from openwafer.cli._importing import importing
 from openwafer.cli._jobs import job, jobs
 from openwafer.cli._machine import show_machines
 from openwafer.cli._recipe import (
@@ -39,7 +39,7 @@ from openwafer.cli._recipe import (
     Systems,
     Threads,
     configure,
-    own_compile_cache,
+    own_cache,
 )
 from openwafer.cli._serve import serve
 from openwafer.cli._submit import submit
@@ -92,10 +92,10 @@ def train(
     replan: Replan = False,
 ) -> None:
     """Train a recipe, on a cluster of this machine or over hosts that join."""
-    with interrupts_wait():
+    with importing():
         from openwafer.train import SavedPlans, fit_config
 
-    saved = SavedPlans(own_compile_cache(), recipe, arguments or [], replan=replan)
+    saved = SavedPlans(own_cache("compile"), recipe, arguments or [], replan=replan)
     with saved.watching():
         config = configure(
             recipe,
@@ -159,7 +159,7 @@ def plan(
     """Show what would run how, and in how much memory; run nothing."""
     from openwafer.artifact import describe_plan, plan_to_json
 
-    with interrupts_wait():
+    with importing():
         from openwafer.train import plan_config
 
     config = configure(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from openwafer.base import InputError, WaferError, parse_bytes
 from openwafer.cli._client import KeyFile, client_key
-from openwafer.cli._interrupt import interrupts_wait
+from openwafer.cli._importing import importing
 from openwafer.cli._serve import Demo, Device, Dtype, Execution, Memory, model_folder
 
 
@@ -47,7 +47,7 @@ def chat(
     key = client_key(key_file)
     with ExitStack() as stack:
         if demo or (where is not None and "://" not in where):
-            with interrupts_wait():
+            with importing():
                 from openwafer.serve.service import Service, ServiceConfig
 
             signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))

@@ -92,7 +92,7 @@ def configure(
     return dataclasses.replace(config, folder=str(folder)) if folder is not None else config
 
 
-def own_compile_cache() -> Path:
-    """Where runs of this account keep plans that need not be made again, outside any appliance."""
+def own_cache(name: str) -> Path:
+    """A folder of what this account's commands keep to save time, outside any appliance."""
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base, "openwafer", "compile")
+    return Path(base, "openwafer", name)

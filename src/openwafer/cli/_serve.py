@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from openwafer.base import InputError, parse_bytes
-from openwafer.cli._interrupt import interrupts_wait
+from openwafer.cli._importing import importing
 
 Model = Annotated[
     Path | None,
@@ -87,7 +87,7 @@ def serve(
     # As an exception it ends what loads, and what the loading began; once it serves, the server takes signals itself.
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     with model_folder(model, demo) as folder:
-        with interrupts_wait():
+        with importing():
             from openwafer.serve.engine import Limits
             from openwafer.serve.executors import BLOCK_TOKENS
             from openwafer.serve.service import Service, ServiceConfig
@@ -131,7 +131,7 @@ def model_folder(model: Path | None, demo: bool) -> Iterator[Path]:
             )
         yield model
         return
-    with interrupts_wait():
+    with importing():
         from openwafer.serve.model import make_demo
 
     with tempfile.TemporaryDirectory(prefix="openwafer-") as folder:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from openwafer.base import StorageError, parse_bytes
+from openwafer.base import parse_bytes
 from openwafer.cli._contact import Certificate, Cluster, TokenFile, client_of, labels_of
 from openwafer.cli._jobs import follow
 from openwafer.cli._recipe import (
@@ -27,6 +24,7 @@ from openwafer.cli._recipe import (
     Systems,
     Threads,
 )
+from openwafer.cli._recipe_facts import facts_of
 from openwafer.cli._train_job import HOST_COMMAND, HOSTS_OPTIONS, REQUEST, TrainRequest
 
 
@@ -70,6 +68,9 @@ def submit(
     compile_only: Annotated[
         bool, typer.Option("--compile-only", help="Only plan, in a compile slot; later jobs find the plan.")
     ] = False,
+    reload: Annotated[
+        bool, typer.Option(help="Load the recipe, even if nothing that it reads has changed.")
+    ] = False,
     follow_log: Annotated[
         bool, typer.Option("--follow", "-f", help="Show the log until the job ends.")
     ] = False,
@@ -97,11 +98,11 @@ def submit(
             shard_vocabulary=shard_vocabulary,
             cluster={key: value for key, value in chosen.items() if value is not None},
         )
-        # Loaded here and now, so that a mistake is told to whoever made it, and not to a log hours later.
-        config = request.config(recipe.parent, systems=systems)
-        files = _sources(recipe)
-        request = msgspec.structs.replace(request, arguments=_absolute(recipe, request.arguments))
-        files[REQUEST] = msgspec.json.encode(request)
+        weigh = memory is None and not compile_only
+        facts = facts_of(recipe, request, systems, weigh=weigh, load=reload)
+        memoryx_bytes = parse_bytes(memory) if memory is not None else facts.memoryx_bytes or 0
+        request = msgspec.structs.replace(request, arguments=facts.absolute(request.arguments))
+        files = {**facts.files(recipe), REQUEST: msgspec.json.encode(request)}
         words: tuple[str, ...] = ("{python}", "-m", "openwafer.cli", "train-job", f"{{job}}/source/{REQUEST}")
         words += (
             "--systems",
@@ -118,19 +119,19 @@ def submit(
         if compile_only:
             # A compile job is given no systems, so the number that it plans for is its own.
             words = (
-                *(str(config.cluster.systems) if word == "{systems}" else word for word in words),
+                *(str(facts.systems) if word == "{systems}" else word for word in words),
                 "--compile-only",
             )
         spec = JobSpec(
             kind="compile" if compile_only else "train",
             command=words,
             resume_command=words,
-            name=name or config.name,
+            name=name or facts.name,
             compile_slots=int(compile_only),
-            systems=0 if compile_only else config.cluster.systems,
+            systems=0 if compile_only else facts.systems,
             min_systems=None if compile_only else min_systems,
             spread=None if compile_only else Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND),
-            memoryx_bytes=0 if compile_only else _memory(memory, config),
+            memoryx_bytes=0 if compile_only else memoryx_bytes,
             priority=None if priority is None else parse_priority(priority),
             labels={key: value for key, value in labels_of(label).items() if value is not None},
             workflow=workflow,
@@ -142,42 +143,3 @@ def submit(
         typer.echo(job.id)
         if follow_log:
             follow(client, job.id)
-
-
-def _memory(memory: str | None, config: Any) -> int:
-    from openwafer.train import memoryx_bytes
-
-    return parse_bytes(memory) if memory is not None else memoryx_bytes(config)
-
-
-def _sources(recipe: Path) -> dict[str, bytes]:
-    """The recipe, which was loaded, and the modules beside and below it that it imported."""
-    folder = recipe.resolve().parent
-    found = {recipe.name: recipe.resolve()}
-    for module in list(sys.modules.values()):
-        file = Path(getattr(module, "__file__", None) or "")
-        # Some modules only pretend to have a file, with a name that is not a whole path.
-        if file.suffix == ".py" and file.is_absolute() and file.resolve().is_relative_to(folder):
-            found[str(file.resolve().relative_to(folder))] = file
-    try:
-        return {name: path.read_bytes() for name, path in found.items()}
-    except OSError as error:
-        raise StorageError(
-            f"{error.filename} cannot be read: {error.strerror}; check its permissions"
-        ) from error
-
-
-def _absolute(recipe: Path, arguments: list[str]) -> list[str]:
-    """Arguments that name files here, with their full paths: the job runs in another folder."""
-    function = getattr(sys.modules.get(recipe.stem.replace(".", "_")), "recipe", None)
-    parameters = inspect.signature(function).parameters if callable(function) else {}
-    return [_absolute_argument(word, parameters) for word in arguments]
-
-
-def _absolute_argument(word: str, parameters: Any) -> str:
-    name, _, value = word.partition("=")
-    path = Path(value).expanduser()
-    default = parameters[name].default if name in parameters else None
-    # A word such as `small` means a path only where the recipe does not already have such a word.
-    is_word = isinstance(default, str) and path.name == value
-    return word if is_word or not value or not path.exists() else f"{name}={path.resolve()}"

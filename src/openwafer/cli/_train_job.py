@@ -17,6 +17,7 @@ from rich.console import Console
 
 from openwafer.base import InputError, StallError, WaferError
 from openwafer.cli._host import Hosts, Listen, Port, TokenFile, over_hosts
+from openwafer.cli._importing import importing
 from openwafer.cli._recipe import configure
 
 REQUEST = "train.json"
@@ -101,8 +102,9 @@ def _train(
     compile_only: bool,
     over: Callable[[Any], Any],
 ) -> bool:
-    from openwafer.cluster.store import Checkpoint, list_checkpoints
-    from openwafer.train import SavedPlans, compile_config, fit_config
+    with importing():
+        from openwafer.cluster.store import Checkpoint, list_checkpoints
+        from openwafer.train import SavedPlans, compile_config, fit_config
 
     try:
         asked = msgspec.json.decode(request.read_bytes(), type=TrainRequest)

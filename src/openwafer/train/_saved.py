@@ -16,10 +16,9 @@ import msgspec
 import torch
 from torch import nn
 
-from openwafer.artifact import CompileCache, Plan, open_plan
+from openwafer.artifact import CompileCache, Plan, Witness, environment, open_plan
 from openwafer.base import StorageError, WaferError
 from openwafer.train._describe import describe
-from openwafer.train._witness import Witness
 
 PREFIX = "train_"
 MOST = 100
@@ -27,19 +26,6 @@ MOST = 100
 MEASURED_S = 86_400.0
 """After which bodies are measured anew: a machine changes, and may have been busy."""
 _READS, _TIMES = "reads.json", "times.json"
-_SESSION = (
-    "COLUMNS",
-    "LINES",
-    "OLDPWD",
-    "OPENWAFER_JOB",
-    "OPENWAFER_JOB_ID",
-    "PWD",
-    "SHLVL",
-    "WAFER_LOG",
-    "_",
-)
-_SESSION_PREFIXES = ("SSH_", "TERM", "WAFER_CLUSTER", "XDG_SESSION_")
-"""Variables that say where and for whom a process runs, which differ from one start to the next."""
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
@@ -91,7 +77,7 @@ class SavedPlans:
             "module": _describe_module(module),
             "modules": before,
             "read": self._witness.read(),
-            "environment": _environment(),
+            "environment": environment(),
             "machine": _machine(),
         }
         if self._witness.unrepeatable:
@@ -166,14 +152,6 @@ def _describe_module(module: nn.Module) -> list[Any]:
             layout = (str(value.dtype), list(value.shape), list(value.stride()))
             found.append((name, same, *layout, value.requires_grad))
     return found
-
-
-def _environment() -> list[tuple[str, str]]:
-    return sorted(
-        (name, value)
-        for name, value in os.environ.items()
-        if name not in _SESSION and not name.startswith(_SESSION_PREFIXES)
-    )
 
 
 def _machine() -> list[str]:
