@@ -23,21 +23,23 @@ from openwafer.base import InputError, StorageError
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of its own, on a socket in a folder; skipped where there is none to start."""
-    pytest.importorskip("psycopg")
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("needs initdb and postgres")
+    # Debian keeps the server's commands off the path, in a folder for each version.
+    path = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    initdb, server_command = (shutil.which(name, path=path) for name in ("initdb", "postgres"))
+    if initdb is None or server_command is None:
+        pytest.skip("needs initdb and postgres, of Debian's package postgresql")
     folder = Path(tempfile.mkdtemp(prefix="wafer-pg-"))
     # It refuses to run as root.
     user = "nobody" if os.getuid() == 0 else None
     if user is not None:
         shutil.chown(folder, user)
     data = folder / "data"
-    initialise = ["initdb", "-D", str(data), "-A", "trust", "-U", "wafer", "--no-sync"]
+    initialise = [initdb, "-D", str(data), "-A", "trust", "-U", "wafer", "--no-sync"]
     subprocess.run(initialise, check=True, stdout=subprocess.DEVNULL, user=user, cwd=folder)
     options = ["-c", "listen_addresses=", "-k", str(folder), "-F"]
     with open(folder / "log", "w+") as log:
         server = subprocess.Popen(
-            ["postgres", "-D", str(data), *options], stdout=log, stderr=log, user=user, cwd=folder
+            [server_command, "-D", str(data), *options], stdout=log, stderr=log, user=user, cwd=folder
         )
         try:
             url = f"postgresql+psycopg://wafer@/postgres?host={folder}"

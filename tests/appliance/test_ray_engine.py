@@ -19,7 +19,6 @@ from openwafer.cli._train_job import HOST_COMMAND, HOSTS_OPTIONS
 
 # Ray listens at all addresses of the machine: a token, which it reads when it is loaded, keeps others out.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-pytest.importorskip("ray")
 
 from openwafer.appliance.ray import RayEngine
 from openwafer.appliance.ray._placement import Placement, read_placement

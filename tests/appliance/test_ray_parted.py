@@ -23,8 +23,6 @@ from openwafer.appliance.client import Client, Contact
 from openwafer.appliance.ray._placement import Placement, read_placement
 from openwafer.cli._train_job import HOST_COMMAND, HOSTS_OPTIONS
 
-pytest.importorskip("ray")
-
 HOME = 1
 STEPS = 120
 SPREAD = Spread(options=HOSTS_OPTIONS, agent=HOST_COMMAND)
