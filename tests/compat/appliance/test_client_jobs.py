@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -24,6 +25,23 @@ STEPS = 4
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with appliance(tmp_path_factory.mktemp("state")) as (node, door):
         yield Cluster(node, Client(door.address))
+
+
+class Undisturbed(NamedTuple):
+    """What a run of eight steps gave out."""
+
+    losses: list[float]
+    weight_after_four: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> Undisturbed:
+    """A run that nothing happens to; several tests compare with it."""
+    _, coordinator = cluster.started(steps=8, checkpoint_every=2)
+    losses = [coordinator.output(step, LOSS).item() for step in range(8)]
+    weight = coordinator.output(3, WEIGHT)
+    coordinator.call("UnaryDone")
+    return Undisturbed(losses, weight)
 
 
 def test_a_program_trains_and_gives_out_losses_and_weights(cluster: Cluster) -> None:
@@ -47,15 +65,10 @@ def test_a_program_trains_and_gives_out_losses_and_weights(cluster: Cluster) -> 
     assert cluster.node.job(job).labels == {"team": "tests"}
 
 
-def test_a_run_that_goes_on_from_the_repository_equals_one_that_never_stopped(cluster: Cluster) -> None:
+def test_a_run_that_goes_on_from_the_repository_equals_one_that_never_stopped(
+    cluster: Cluster, undisturbed: Undisturbed
+) -> None:
     """PTR: weights stay on the appliance between sessions, and no value changes on the way."""
-    _, straight = cluster.started(steps=4)
-    [straight.output(step, LOSS) for step in range(4)]
-    straight.call("UnaryFinalize")
-    straight.call("UnaryMoveToPTR", tensor_name=WEIGHT, ptid=1)
-    expected = straight.from_repository(1)
-    straight.call("UnaryDone")
-
     _, parted = cluster.started(steps=2)
     names = list(parted.expected())
     parted.call("UnaryFinalize")
@@ -71,7 +84,7 @@ def test_a_run_that_goes_on_from_the_repository_equals_one_that_never_stopped(cl
     found = parted.from_repository(99)
     parted.call("UnaryDone")
 
-    assert torch.equal(found, expected)
+    assert torch.equal(found, undisturbed.weight_after_four)
 
 
 def test_the_state_of_a_data_pipeline_is_that_after_as_many_steps_as_the_client_says(
@@ -181,12 +194,10 @@ def test_a_job_whose_client_is_gone_ends_with_its_lease(tmp_path: Path) -> None:
         assert "no heartbeat" in node.job(job).reason
 
 
-def test_a_role_that_is_killed_is_replaced_and_the_client_does_not_notice(cluster: Cluster) -> None:
+def test_a_role_that_is_killed_is_replaced_and_the_client_does_not_notice(
+    cluster: Cluster, undisturbed: Undisturbed
+) -> None:
     """The steps since the last checkpoint are done again, from the same batches, to the same numbers."""
-    _, straight = cluster.started(steps=8, checkpoint_every=2)
-    expected = [straight.output(step, LOSS).item() for step in range(8)]
-    straight.call("UnaryDone")
-
     job, coordinator = cluster.started(steps=8, checkpoint_every=2, builder="slow")
     found = [coordinator.output(step, LOSS).item() for step in range(4)]
     roles(cluster.node, job)[0].kill()
@@ -194,7 +205,7 @@ def test_a_role_that_is_killed_is_replaced_and_the_client_does_not_notice(cluste
     coordinator.call("UnaryDone")
     wait_until(lambda: cluster.node.job(job).is_final)
 
-    assert found == expected
+    assert found == undisturbed.losses
     assert cluster.node.job(job).state == "succeeded"
     assert b"going on from checkpoint-" in cluster.node.log(job)
 
