@@ -20,9 +20,12 @@ from openwafer.train.report import read_metrics
 RECIPE = Path(__file__).with_name("counted.py")
 
 
-def counted_job(steps: int, pause: float, **changes: Any) -> tuple[JobSpec, dict[str, bytes]]:
-    """What is submitted, for two systems. changes: fields of the spec."""
-    request = TrainRequest(recipe=RECIPE.name, arguments=[f"steps={steps}", f"pause={pause}"])
+def counted_job(
+    steps: int, pause: float, hurry: Path | None = None, **changes: Any
+) -> tuple[JobSpec, dict[str, bytes]]:
+    """What is submitted, for two systems. hurry: a file; once it is there, no step pauses. changes: fields of the spec."""
+    arguments = [f"steps={steps}", f"pause={pause}", f"hurry={hurry or ''}"]
+    request = TrainRequest(recipe=RECIPE.name, arguments=arguments)
     words = ("{python}", "-m", "openwafer.cli", "train-job", f"{{job}}/source/{REQUEST}")
     words += ("--systems", "{systems}", "--memoryx", "{memoryx}", "--threads", "{threads}")
     words += ("--folder", "{job}/run")

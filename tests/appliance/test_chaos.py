@@ -100,7 +100,7 @@ def test_whatever_is_killed_a_job_ends_with_the_undisturbed_weights_and_no_line_
     followed: list[str] = []
     try:
         client = cluster.client()
-        job = client.submit(*counted_job(STEPS, 0.15, max_restarts=KILLS + 1))
+        job = client.submit(*counted_job(STEPS, 0.15, tmp_path / "hurry", max_restarts=KILLS + 1))
         folder = JobFolder(cluster.folder / "jobs" / job.id)
         follower = threading.Thread(target=lambda: followed.extend(client.follow_log(job.id)), daemon=True)
         follower.start()
@@ -122,6 +122,7 @@ def test_whatever_is_killed_a_job_ends_with_the_undisturbed_weights_and_no_line_
                 cluster.process.wait()
                 cluster.up()
                 cluster.client().close()
+        (tmp_path / "hurry").touch()
         end = time.monotonic() + WAIT_S + 60
         while not (done := client.job(job.id)).is_final:
             assert time.monotonic() < end, (seed, killed, done, folder.log.read_text())
