@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from openwafer.base import llvm
 from openwafer.compat._flags import FLAGS
 from openwafer.csl.sema import _builtin, builtins  # noqa: F401 - fills the registry
-from openwafer.fabric import _code
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -32,7 +32,7 @@ def test_generated_tables_are_up_to_date(name, tables, monkeypatch):
 
     What LLVM makes of a program's code changes none of its cycles. Without optimising, the 123 rows take half the time.
     """
-    monkeypatch.setattr(_code, "_OPTIMISE", 0)
+    monkeypatch.setattr(llvm, "_OPTIMISE", 0)
     text = (DOCS / name).read_text()
 
     assert "<!-- table " in text

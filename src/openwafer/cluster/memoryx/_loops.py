@@ -257,9 +257,8 @@ class _Writer:
         if instr.op in _UNARY and dtype in _FLOATS:
             return self._unary(instr.op, self.operand(instr.args[0], dtype), dtype)
         if instr.op in _EXTREMES and dtype in _FLOATS:
-            return self._extreme(
-                _EXTREMES[instr.op], *(self.operand(arg, dtype) for arg in instr.args), dtype
-            )
+            a, b = (self.operand(arg, dtype) for arg in instr.args)
+            return self._extreme(_EXTREMES[instr.op], a, b, dtype)
         if instr.op == "aten.clamp.default" and dtype in _FLOATS - _NARROW:
             return self._clamp(instr.args, dtype)
         if instr.op in _SELECTS:
