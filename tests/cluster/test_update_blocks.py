@@ -121,7 +121,7 @@ def test_a_fused_optimizer_leaves_what_is_read_after_it():
 
 @pytest.mark.parametrize("shape", ["30, 50", "3, 5"])
 def test_small_updates(shape):
-    """A loop also pays below a block; a handful of elements stays with ATen."""
+    """A loop also pays below a block, and a weight's numbers do not depend on its size."""
     text = ADAM.replace("300, 500", shape)
     body, kernels = parse_body(text), Kernels(torch.device("cpu"))
 

@@ -188,6 +188,23 @@ def test_an_output_may_lie_on_an_input():
     assert [bits(value) for value in inputs] == [bits(value) for value in wanted]
 
 
+def test_tensors_of_other_dtypes_are_converted():
+    """A mask is kept as bits, and is multiplied with as numbers."""
+    body = body_of(
+        [whole("float32"), whole("float32")],
+        Instr("aten.mul.Tensor", (Ref(0), Ref(1)), (), (whole("float32"),)),
+        Instr("aten.mul.Tensor", (Ref(1), Ref(1)), (), (whole("float32"),)),
+    )
+    weight, mask = values("float32", 1), values("bool", 2)
+    before = mask.clone()
+    made = torch.empty_like(weight)
+
+    compile_loop(body)([weight, mask], [made, mask], SIZE)
+
+    assert bits(made) == bits(weight * before)
+    assert torch.equal(mask, before)
+
+
 @pytest.mark.parametrize(
     "instr",
     [

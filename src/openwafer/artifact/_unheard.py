@@ -47,13 +47,15 @@ def unheard(unsure: Callable[[str], None], looked: Callable[[object], None]) -> 
         if event != "c_call" or getattr(function, "__name__", "") not in _NAMES:
             return
         called = (_module_of(function), function.__name__)
-        if called not in _HEARD or _is_import_of_installed(frame):
+        if called not in _HEARD or _is_import_of_installed(frame, outside):
             return
         if called in UNSURE:
             unsure(".".join(called))
         elif frame.f_globals.get("__name__", "").partition(".")[0] in _ASKS:
             looked(next((frame.f_locals[name] for name in _PATHS if name in frame.f_locals), None))
 
+    # Whoever watches may itself be run by an installed module, as `python -m` and pytest's workers do.
+    outside = set(_callers(sys._getframe()))
     before = sys.getprofile()
     sys.setprofile(hear)
     try:
@@ -69,10 +71,18 @@ def _module_of(function: Any) -> str:
     return getattr(owner, "__name__", None) or type(owner).__module__
 
 
-def _is_import_of_installed(frame: FrameType | None) -> bool:
-    while frame is not None:
-        code = frame.f_code
+def _is_import_of_installed(frame: FrameType, outside: set[FrameType]) -> bool:
+    for each in _callers(frame):
+        if each in outside:
+            return False
+        code = each.f_code
         if code.co_name == "<module>":
             return code.co_filename.startswith("<frozen") or is_installed(Path(code.co_filename))
-        frame = frame.f_back
     return False
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame and all that stand below it."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

@@ -23,9 +23,6 @@ from openwafer.cluster._execute import Compiled, compile_body
 from openwafer.cluster._kernels import Kernels
 from openwafer.cluster.memoryx._loops import Loop, compile_loop, has_loop
 
-SMALL = 256
-"""Elements up to which nothing is gained by a loop of one's own."""
-
 BLOCK = 1 << 16
 """Elements of a block: 256 KiB of float32, of which an update has half a dozen in use."""
 
@@ -76,7 +73,7 @@ class _Group:
 
 
 def compile_blocked(body: Body, kernels: Kernels, in_place: Mapping[int, int] | None = None) -> Compiled:
-    """The function of a body, like `compile_body`; elementwise operators on all but small tensors run together.
+    """The function of a body, like `compile_body`; elementwise operators run together, but for those on single numbers.
 
     in_place: position of an output -> position of the input that it replaces. It is written there at once if nothing else
     reads that input; then the result is the input's own tensor.
@@ -149,13 +146,13 @@ def _run_group(body: Body, group: _Group, found: dict[int, Any], replaced: Mappi
 
 
 def _fits(body: Body, instr: Instr) -> bool:
-    """Whether an operator may run with others: it is elementwise, on tensors of one shape and numbers, and large enough."""
+    """Whether an operator may run with others: elementwise, on tensors of one shape and numbers, with a loop or large."""
     if instr.op not in POINTWISE or len(instr.types) != 1:
         return False
     shape = instr.types[0].shape
     size = math.prod(shape)
     return (
-        size > SMALL
+        shape != ()
         and all(
             body.type_of(operand).shape in (shape, ()) and _is_one(body, operand)
             for operand in instr.operands

@@ -19,7 +19,7 @@ from openwafer.artifact import Arg, Body, Instr, Ref, Symbol
 
 Loop = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], int], None]
 """Takes a body's inputs, tensors for its outputs, and the number of elements. Inputs and outputs are contiguous, an output
-may be an input; a value of shape () is one element for all."""
+may be an input; a value of shape () is one element for all. A tensor of another dtype than the body says is converted."""
 
 _STORED = {
     "float32": "float",
@@ -82,13 +82,21 @@ def has_loop(body: Body, instr: Instr) -> bool:
 def compile_loop(body: Body) -> Loop:
     """The loop of a body of which every operator has one. Equal bodies but for their shape share their machine code."""
     function = _compiled(_assembly(body))
-    dtypes = [getattr(torch, kind.dtype) for kind in (*body.inputs, *map(body.type_of, body.outputs))]
-    pointers = ctypes.c_void_p * len(dtypes)
+    read = [getattr(torch, kind.dtype) for kind in body.inputs]
+    written = [getattr(torch, body.type_of(value).dtype) for value in body.outputs]
+    pointers = ctypes.c_void_p * (len(read) + len(written))
 
     def run(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], size: int) -> None:
-        tensors = (*inputs, *outputs)
-        assert [tensor.dtype for tensor in tensors] == dtypes
-        function(pointers(*(tensor.data_ptr() for tensor in tensors)), size)
+        # Masks are numbers to a body and bits in their record.
+        given = [tensor.to(dtype).contiguous() for tensor, dtype in zip(inputs, read, strict=True)]
+        made = [
+            tensor if tensor.dtype == dtype else torch.empty_like(tensor, dtype=dtype)
+            for tensor, dtype in zip(outputs, written, strict=True)
+        ]
+        function(pointers(*(tensor.data_ptr() for tensor in (*given, *made))), size)
+        for target, tensor in zip(outputs, made, strict=True):
+            if target is not tensor:
+                target.copy_(tensor)
 
     return run
 
