@@ -27,9 +27,8 @@ class Board:
 
     def __init__(self, config: NodeConfig) -> None:
         """Open the store. Raises InputError, StorageError."""
-        from openwafer.appliance._store import (
-            Store,
-        )  # with a database's library, which no client of a node needs
+        # It loads a database's library, which no client of a node needs.
+        from openwafer.appliance._store import Store
 
         self.config = config
         self.lock = threading.RLock()
