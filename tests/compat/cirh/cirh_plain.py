@@ -23,15 +23,8 @@ _BINARY = {
     "Or": torch.logical_or,
     "And": torch.logical_and,
 }
-
-
-def nearest_root(value: Tensor) -> Tensor:
-    """Of a tensor the nearest: ATen's own may come from a library of vectors, whose last bit may be off."""
-    return value.double().sqrt().to(value.dtype) if value.ndim else value.sqrt()
-
-
 _UNARY = {
-    "Sqrt": nearest_root, "Relu": torch.relu, "Tanh": torch.tanh, "Cos": torch.cos, "Reciprocal": torch.reciprocal,
+    "Sqrt": torch.sqrt, "Relu": torch.relu, "Tanh": torch.tanh, "Cos": torch.cos, "Reciprocal": torch.reciprocal,
     "Abs": torch.abs, "Not": torch.logical_not, "Floor": torch.floor, "Sigmoid": torch.sigmoid, "Exp": torch.exp,
 }  # fmt: skip
 _COMPARE = {"EQ": torch.eq, "NE": torch.ne, "LT": torch.lt, "LE": torch.le, "GT": torch.gt, "GE": torch.ge}

@@ -1,9 +1,9 @@
 """Run the operators of a body that treat elements alike together, in one pass over memory.
 
 An optimizer written out as operators passes over each weight's memory once for every operator. Here all operators that
-belong together become one loop (`_loops.py`). A few that no loop knows pass together over one block that stays in the
-cache, then over the next. The numbers are the same, since every operator that is taken computes each element from the
-elements at its place alone, exactly rounded.
+belong together become one loop (`_loops.py`). Where some of them have none, loops and ATen's operators pass together over
+one block that stays in the cache, then over the next. The numbers are the same, since every operator that is taken computes
+each element from the elements at its place alone, exactly rounded.
 
 Operators are put into rounds: first those of a round that run together, then the others (norms, products), whose results
 the next round's may read.
@@ -59,10 +59,11 @@ POINTWISE = {
 
 @dataclass(frozen=True)
 class _Group:
-    """Operators that run together: one loop, or blocks."""
+    """Operators that run together: one loop, or pieces over blocks."""
 
     loop: Loop | None
-    blocks: Compiled
+    blocks: Compiled | None
+    """Instead of the loop, where there is none for all of it."""
     size: int
     whole: tuple[int, ...]
     """Values of `size` elements that it reads, in the order of its inputs."""
@@ -138,6 +139,7 @@ def _run_group(body: Body, group: _Group, found: dict[int, Any], replaced: Mappi
     if group.loop is not None:
         group.loop([*sources, *scalars], targets, group.size)
         return
+    assert group.blocks is not None
     for start in range(0, group.size, BLOCK):
         part = slice(start, start + BLOCK)
         made = group.blocks([*(source[part] for source in sources), *scalars])
@@ -259,4 +261,41 @@ def _compile_group(body: Body, positions: list[int], kernels: Kernels) -> _Group
     part = _renumbered(body, positions, (*whole, *scalars), results)
     shape = body.instrs[positions[0]].types[0].shape
     loop = compile_loop(part) if all(has_loop(part, instr) for instr in part.instrs) else None
-    return _Group(loop, compile_body(part, kernels), math.prod(shape), whole, scalars, results)
+    blocks = None if loop is not None else _compile_pieces(part, kernels)
+    return _Group(loop, blocks, math.prod(shape), whole, scalars, results)
+
+
+def _compile_pieces(body: Body, kernels: Kernels) -> Compiled:
+    """The function of a group for one block: loops, and between them ATen's operators, whose results stay in the cache."""
+    known = [has_loop(body, instr) for instr in body.instrs]
+    rounds = _rounds(body, known)
+    steps = []
+    for number in range(max(rounds) + 1):
+        for looped in (True, False):
+            chosen = [p for p, is_known in enumerate(known) if is_known == looped and rounds[p] == number]
+            if chosen:
+                part, inputs, results = _part(body, chosen)
+                steps.append((_block_loop(part) if looped else compile_body(part, kernels), inputs, results))
+
+    def run(values: list[Any]) -> tuple[torch.Tensor, ...]:
+        found = dict(enumerate(values))
+        for compiled, inputs, results in steps:
+            found.update(zip(results, compiled([found[value] for value in inputs]), strict=True))
+        return tuple(found[value] for value in body.outputs)
+
+    return run
+
+
+def _block_loop(body: Body) -> Compiled:
+    """A loop that makes its own results, as long as what it reads."""
+    loop = compile_loop(body)
+    whole = next(index for index, kind in enumerate(body.inputs) if kind.shape != ())
+    dtypes = [getattr(torch, body.type_of(value).dtype) for value in body.outputs]
+
+    def run(values: list[Any]) -> tuple[torch.Tensor, ...]:
+        size = len(values[whole])
+        made = tuple(torch.empty(size, dtype=dtype) for dtype in dtypes)
+        loop(values, made, size)
+        return made
+
+    return run

@@ -1,8 +1,8 @@
 """Elementwise operators as one loop of machine code: each element is read once and written once, whatever lies between.
 
-The operators round each element exactly, as ATen does, so the numbers are ATen's, bit for bit. Three things aside: roots are
-the nearest here, while ATen may take them from a library that is a last bit off; of two zeros, maximum and minimum may take
-either; a NaN is a NaN. What has another meaning in a corner (mixed dtypes, floats to integers, `alpha`) is left to ATen.
+The operators round each element exactly, as ATen does, so the numbers are ATen's, bit for bit. Two things aside: of two zeros,
+maximum and minimum may take either; a NaN is a NaN. What may differ is left to ATen: square roots, which it may take from a
+library of vectors whose last bit is off, and corners of other operators (mixed dtypes, floats to integers, `alpha`).
 """
 
 from __future__ import annotations
@@ -52,10 +52,8 @@ _COMPARED = {  # of floats, of integers
 }
 _EXTREMES = {"aten.maximum.default": "ogt", "aten.minimum.default": "olt"}
 _SELECTS = {"aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf"}
-_CALLED = ("sqrt", "fabs")
 _BITS = {"float": "f32", "double": "f64"}
 _UNARY = {
-    "aten.sqrt.default",
     "aten.reciprocal.default",
     "aten.neg.default",
     "aten.abs.default",
@@ -154,11 +152,7 @@ def _assembly(body: Body) -> str:
             "}",
             "!0 = distinct !{}",
             '!1 = distinct !{!1, !{!"llvm.loop.parallel_accesses", !0}, !{!"llvm.loop.vectorize.enable", i1 true}}',
-            *(
-                f"declare {held} @llvm.{name}.{bits}({held})"
-                for name in _CALLED
-                for held, bits in _BITS.items()
-            ),
+            *(f"declare {held} @llvm.fabs.{bits}({held})" for held, bits in _BITS.items()),
             "",
         ]
     )
@@ -323,9 +317,7 @@ class _Writer:
             up = self.let(f"uitofp i1 {self.let(f'fcmp ogt {held} {value}, 0.0')} to {held}")
             down = self.let(f"uitofp i1 {self.let(f'fcmp olt {held} {value}, 0.0')} to {held}")
             return self.let(f"fsub {held} {up}, {down}")
-        name = "fabs" if which == "abs" else which
-        found = self.let(f"call {held} @llvm.{name}.{_BITS[held]}({held} {value})")
-        return self.rounded(found, dtype)
+        return self.let(f"call {held} @llvm.fabs.{_BITS[held]}({held} {value})")
 
     def _extreme(self, predicate: str, a: str, b: str, dtype: str) -> str:
         """A NaN on either side is the result."""
