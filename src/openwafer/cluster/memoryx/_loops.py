@@ -59,6 +59,8 @@ _UNARY = {
     "aten.abs.default",
     "aten.sgn.default",
 }
+_PARALLEL = ", !llvm.access.group !0"
+"""On loads and stores of elements: those of one iteration do not touch those of another."""
 
 
 class _Unknown(Exception):  # noqa: N818 - control flow within this file
@@ -112,8 +114,7 @@ def _compiled(assembly: str) -> Any:
 def _assembly(body: Body) -> str:
     """`void run(ptr *pointers, i64 size)`: all loads of an element, then its operators, then all stores.
 
-    Iterations do not touch each other's elements, although an output may lie on an input: the access group says so, and
-    the compiler may vectorise without asking how pointers lie.
+    An output may lie on an input, so the compiler has to be told (`_PARALLEL`) that it may vectorise.
     """
     writer = _Writer(body)
     first = len(body.inputs)
@@ -127,7 +128,9 @@ def _assembly(body: Body) -> str:
     once, writer.lines = writer.lines, []
     for value, kind in enumerate(body.inputs):
         if kind.shape != ():
-            writer.values[value] = writer.load(writer.element(f"%p{value}", kind.dtype), kind.dtype, _GROUP)
+            writer.values[value] = writer.load(
+                writer.element(f"%p{value}", kind.dtype), kind.dtype, _PARALLEL
+            )
     for position, instr in enumerate(body.instrs):
         writer.values[first + position] = writer.instr(instr)
     for number, value in enumerate(body.outputs):
@@ -156,9 +159,6 @@ def _assembly(body: Body) -> str:
             "",
         ]
     )
-
-
-_GROUP = ", !llvm.access.group !0"
 
 
 class _Writer:
@@ -199,7 +199,7 @@ class _Writer:
         elif dtype == "bfloat16":
             bits = self.let(f"lshr i32 {self.let(f'bitcast float {value} to i32')}, 16")
             value = self.let(f"trunc i32 {bits} to i16")
-        self.lines.append(f"store {_STORED[dtype]} {value}, ptr {pointer}{_GROUP}")
+        self.lines.append(f"store {_STORED[dtype]} {value}, ptr {pointer}{_PARALLEL}")
 
     def rounded(self, value: str, dtype: str) -> str:
         """A float as the nearest of a dtype with fewer bits, ties to even, still held as a float."""
