@@ -1,14 +1,21 @@
 """What scheduling, choosing tokens and HTTP cost beside a decode step of eight answers.
 
-    python benchmarks/serve_overhead.py --json serve_overhead.json
+    python benchmarks/serve_overhead.py --folder /a/folder/with/3GB --json serve_overhead.json
+    python benchmarks/serve_overhead.py --parts idle --step-ms 50
 
-The executor computes nothing: it returns random logits (normal, times 3, so the nucleus is thousands of tokens wide) after
---step-ms. What counts is the time between its giving logits and its getting the next batch, in which an accelerator would
-be idle: median and 95th percentile, over the steps in which all eight answers go on. `CPU` is what all threads of the
-process compute in a step, also while the executor is at work (a grammar's masks, and HTTP).
+served: a model of serve_peers.py's shape, with random weights in bfloat16, on the CPU. Alone, its executor gets batches of
+eight tokens; the median of their times is the decode step. Behind the whole server, eight clients in another process read
+streams over loopback; what counts is the median time from one batch of all eight to the next. Both take turns, and the
+overhead is how much longer a round's second time is than its first, of the rounds the median: it holds what HTTP takes from
+the cores that compute. The clients only count what they read, because they share these cores, too.
 
-`engine` rows have readers in threads; `HTTP` rows the whole server, on loopback, with eight streaming clients in another
-process. The vocabulary is made up: random words, as many as Llama 2 (32,000) and Llama 3 (128,256) have tokens.
+idle: the executor computes nothing: it returns random logits (normal, times 3, so the nucleus is thousands of tokens wide)
+after as long as the step of the first part took, or --step-ms. What counts is the time between its giving logits and its
+getting the next batch, in which an accelerator would be idle: median and 95th percentile, over the steps in which all eight
+answers go on. `CPU` is what all threads of the process compute in a step, also while the executor is at work (a grammar's
+masks, and HTTP). `engine` rows have readers in threads; `HTTP` rows the whole server.
+
+The vocabularies are made up: random words, as many as Llama 2 (32,000) and Llama 3 (128,256) have tokens.
 """
 
 from __future__ import annotations
@@ -18,26 +25,30 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import uvicorn
-from _common import describe_machine, entry, finish, parser_of, print_table, run_worker, workspace
+from _common import describe_machine, entry, finish, need_disk, parser_of, print_table, run_worker, workspace
+from _serve_model import SHAPES, numbers_of, write_model
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from openwafer.base import InputError, configure_logs
 from openwafer.serve.api import Settings, make_app
 from openwafer.serve.engine import Engine, Grammar, Request, Sampling
-from openwafer.serve.executors import Batch
-from openwafer.serve.model import ModelConfig
+from openwafer.serve.executors import BLOCK_TOKENS, Batch, ResidentExecutor
+from openwafer.serve.kernels import set_threads
+from openwafer.serve.model import Checkpoint, ModelConfig, Precision
 from openwafer.serve.text import ChatTemplate, Tokenizer
 
+PARTS = ("served", "idle")
 ANSWERS = 8
+PROMPT_TOKENS = 8
 SPECIAL = ("<|begin|>", "<|end|>")
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}"
 SCHEMA = {
@@ -166,27 +177,30 @@ def clients(settings: dict[str, Any]) -> dict[str, Any]:
     if top := values.pop("logprobs", None):
         body |= {"logprobs": True, "top_logprobs": top}
 
-    async def read(client: httpx.AsyncClient, number: int) -> int:
-        chunks = 0
-        url = settings["url"] + "/v1/chat/completions"
-        async with client.stream("POST", url, json=body | values | {"seed": number}) as response:
-            if response.status_code != 200:
-                raise InputError(
-                    f"the server answered {response.status_code}: {(await response.aread()).decode()}"
-                )
-            async for line in response.aiter_lines():
-                chunks += line.startswith("data: ")
+    async def read(number: int) -> int:
+        content = json.dumps(body | values | {"seed": number}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings["port"])
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+        )
+        chunks, status = 0, await reader.readline()
+        if b" 200 " not in status:
+            raise InputError(f"the server answered {(status + await reader.read()).decode()}")
+        while data := await reader.read(1 << 16):
+            chunks += data.count(b"data: ")
+        writer.close()
         return chunks
 
     async def read_all() -> list[int]:
-        async with httpx.AsyncClient(timeout=120) as client:
-            return await asyncio.gather(*(read(client, number) for number in range(ANSWERS)))
+        return await asyncio.wait_for(asyncio.gather(*(read(number) for number in range(ANSWERS))), 120)
 
     return {"chunks": asyncio.run(read_all())}
 
 
-def over_http(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Tokenizer) -> None:
-    """The same through the server."""
+@contextmanager
+def listening(engine: Engine, tokenizer: Tokenizer) -> Iterator[int]:
+    """The whole server around an engine; its port."""
     settings = Settings(model="idle", context_tokens=engine.context_tokens)
     app = make_app(engine, tokenizer, ChatTemplate(TEMPLATE, names=tokenizer.names), settings)
     server = uvicorn.Server(
@@ -197,14 +211,22 @@ def over_http(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Token
     while not server.started:
         time.sleep(0.01)
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        found = run_worker(
-            __file__, "clients", {"url": f"http://127.0.0.1:{port}", "case": case, "steps": steps}
-        )
-        assert min(found["chunks"]) > 1
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
+
+
+def read_streams(port: int, case: dict[str, Any], steps: int) -> None:
+    """Eight requests over HTTP, read by another process."""
+    found = run_worker(__file__, "clients", {"port": port, "case": case, "steps": steps})
+    assert min(found["chunks"]) > 1
+
+
+def over_http(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Tokenizer) -> None:
+    """The same through the server."""
+    with listening(engine, tokenizer) as port:
+        read_streams(port, case, steps)
 
 
 def measure(
@@ -229,27 +251,170 @@ def measure(
     return {"idle_ms": [1e3 * idle for idle, _ in steps], "cpu_ms": [1e3 * cpu for _, cpu in steps]}
 
 
+class WatchedExecutor:
+    """Another executor, and when it got each batch of ANSWERS tokens that ANSWERS sequences go on with."""
+
+    def __init__(self, inner: ResidentExecutor) -> None:
+        self.inner = inner
+        self.config, self.blocks, self.in_flight = inner.config, inner.blocks, inner.in_flight
+        self.steps_ms: list[float] = []
+        """From one such batch to the next."""
+        self._last: float | None = None
+
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        return self.inner.busy_s
+
+    def submit(self, batch: Batch) -> None:
+        now, before = time.perf_counter(), self._last
+        self._last = now if len(batch.tokens_T) == len(batch.outputs) == ANSWERS else None
+        if before is not None and self._last is not None:
+            self.steps_ms.append(1e3 * (now - before))
+        self.inner.submit(batch)
+
+    def collect(self) -> torch.Tensor:
+        return self.inner.collect()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def alone_ms(executor: ResidentExecutor, steps: int) -> list[float]:
+    """Milliseconds of decode steps of ANSWERS sequences, each with a block of its own."""
+    found = []
+    for context in range(PROMPT_TOKENS, PROMPT_TOKENS + steps):
+        batch = Batch(
+            tokens_T=torch.arange(ANSWERS),
+            positions_T=torch.full((ANSWERS,), context),
+            starts=tuple(range(ANSWERS + 1)),
+            contexts=(context + 1,) * ANSWERS,
+            tables_SB=torch.arange(ANSWERS, dtype=torch.int32)[:, None],
+            outputs=tuple(range(ANSWERS)),
+        )
+        began = time.perf_counter()
+        executor.submit(batch)
+        executor.collect()
+        found.append(1e3 * (time.perf_counter() - began))
+    return found
+
+
+def served(settings: dict[str, Any]) -> dict[str, Any]:
+    """Worker: medians of a step alone and of one over HTTP, for each case and round."""
+    configure_logs()
+    torch.set_num_threads(settings["threads"])
+    set_threads(settings["threads"])
+    checkpoint = Checkpoint(settings["folder"])
+    inner = ResidentExecutor(checkpoint, Precision(torch.bfloat16), 4 * ANSWERS, "cpu")
+    tokenizer = tokenizer_of(checkpoint.config.vocabulary)
+    executor = WatchedExecutor(inner)
+    engine = Engine(executor, tokenizer)
+    rounds: list[dict[str, Any]] = []
+    steps = settings["steps"]
+    try:
+        with listening(engine, tokenizer) as port:
+            alone_ms(inner, steps)
+            for _ in range(settings["rounds"]):
+                for name in HTTP_CASES:
+                    # The engine computes nothing meanwhile, and what is in its cache is not asked for again.
+                    before = alone_ms(inner, steps)
+                    executor.steps_ms.clear()
+                    read_streams(port, CASES[name], steps)
+                    if not executor.steps_ms:
+                        raise InputError("eight answers were never under way together; give more --steps")
+                    after = alone_ms(inner, steps)
+                    alone = statistics.median([*before, *after])
+                    rounds.append(
+                        {"case": name, "alone": alone, "served": statistics.median(executor.steps_ms)}
+                    )
+    finally:
+        engine.stop()
+    return {"rounds": rounds}
+
+
+def show_served(found: dict[str, Any]) -> float:
+    """The table; returns the step that an idle executor is to take, in milliseconds."""
+    rows = []
+    for name in HTTP_CASES:
+        those = [each for each in found["rounds"] if each["case"] == name]
+        more = [100 * (each["served"] / each["alone"] - 1) for each in those]
+        rows.append(
+            [
+                name,
+                f"{statistics.median(each['alone'] for each in those):.2f}",
+                f"{statistics.median(each['served'] for each in those):.2f}",
+                f"{statistics.median(more):.1f} %",
+                " ".join(f"{each:.1f}" for each in more),
+            ]
+        )
+    print_table(["served", "step alone, ms", "over HTTP, ms", "overhead", "in each round, %"], rows)
+    print()
+    return statistics.median(each["alone"] for each in found["rounds"])
+
+
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--vocabularies", nargs="+", type=int, default=[32_000, 128_256], metavar="TOKENS")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--shape", choices=SHAPES, default="1b", help="of the model that is served")
+    parser.add_argument("--threads", type=int, default=2, help="of its kernels")
+    parser.add_argument("--rounds", type=int, default=3, help="of each case that is served")
+    parser.add_argument(
+        "--vocabularies",
+        nargs="+",
+        type=int,
+        default=[32_000, 128_256],
+        metavar="TOKENS",
+        help="of the idle part",
+    )
     parser.add_argument("--steps", type=int, default=80, help="tokens of each answer")
-    parser.add_argument("--step-ms", type=float, default=50.0, help="how long the executor takes")
+    parser.add_argument(
+        "--step-ms",
+        type=float,
+        help="how long the idle executor takes; by default as long as the served model",
+    )
     options = parser.parse_args()
     if min(options.vocabularies) < 300:
         raise InputError("a vocabulary has the 256 bytes and some words; give 300 tokens or more")
+    if not ANSWERS < options.steps <= BLOCK_TOKENS - PROMPT_TOKENS:
+        raise InputError(f"give --steps from {ANSWERS + 1} to {BLOCK_TOKENS - PROMPT_TOKENS}")
+    if min(options.threads, options.rounds) < 1:
+        raise InputError("give --threads and --rounds at least 1")
+    if "served" not in options.parts and options.step_ms is None:
+        raise InputError("without the part that is served nothing says how long a step takes; give --step-ms")
     configure_logs()
     print(describe_machine(), flush=True)
-    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
     with workspace(options.folder) as folder:
-        for vocabulary in options.vocabularies:
-            tokenizer = tokenizer_of(vocabulary)
-            for way, names in (("engine", tuple(CASES)), ("HTTP", HTTP_CASES)):
-                for name in names:
-                    drive = partial(in_threads if way == "engine" else over_http, CASES[name], options.steps)
-                    found = measure(folder, tokenizer, vocabulary, options.step_ms / 1e3, drive)
-                    rows.append({"vocabulary": vocabulary, "way": way, "case": name, **found})
+        step_ms = options.step_ms
+        if "served" in options.parts:
+            config = SHAPES[options.shape]
+            need_disk(folder, 2 * numbers_of(config), "the weights")
+            write_model(folder / "model", config)
+            settings = {name: getattr(options, name) for name in ("threads", "rounds", "steps")}
+            figures["served"] = run_worker(
+                __file__,
+                "served",
+                settings | {"folder": str(folder / "model")},
+                environment={"OMP_NUM_THREADS": str(options.threads)},
+            )
+            measured_ms = show_served(figures["served"])
+            step_ms = options.step_ms or measured_ms
+        if "idle" in options.parts:
+            figures["idle"] = idle(folder, options.vocabularies, options.steps, step_ms)
+    finish(options, figures | {"step_ms": step_ms})
+
+
+def idle(folder: Path, vocabularies: list[int], steps: int, step_ms: float) -> list[dict[str, Any]]:
+    """Measure, and print the table."""
+    rows: list[dict[str, Any]] = []
+    for vocabulary in vocabularies:
+        tokenizer = tokenizer_of(vocabulary)
+        for way, names in (("engine", tuple(CASES)), ("HTTP", HTTP_CASES)):
+            for name in names:
+                drive = partial(in_threads if way == "engine" else over_http, CASES[name], steps)
+                found = measure(folder, tokenizer, vocabulary, step_ms / 1e3, drive)
+                rows.append({"vocabulary": vocabulary, "way": way, "case": name, **found})
     print_table(
-        ["vocabulary", "way", "case", "ms, median", "ms, 95 %", "of a step", "CPU, ms"],
+        ["vocabulary", "idle, by", "case", "ms, median", "ms, 95 %", f"of {step_ms:.0f} ms", "CPU, ms"],
         [
             [
                 f"{row['vocabulary']:,}",
@@ -257,14 +422,14 @@ def main() -> None:
                 row["case"],
                 f"{statistics.median(row['idle_ms']):.2f}",
                 f"{sorted(row['idle_ms'])[len(row['idle_ms']) * 95 // 100]:.2f}",
-                f"{100 * statistics.median(row['idle_ms']) / options.step_ms:.1f} %",
+                f"{100 * statistics.median(row['idle_ms']) / step_ms:.1f} %",
                 f"{statistics.mean(row['cpu_ms']):.2f}",
             ]
             for row in rows
         ],
     )
-    finish(options, {"rows": rows})
+    return rows
 
 
 if __name__ == "__main__":
-    entry(main, {"clients": clients})
+    entry(main, {"clients": clients, "served": served})

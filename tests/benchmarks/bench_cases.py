@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import runpy
@@ -115,10 +116,9 @@ def left_as_it_was() -> Iterator[None]:
 
 def table(output: str) -> list[dict[str, str]]:
     """The rows of the first table in Markdown of an output. Fails if it has none, or if a row lacks a cell."""
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if line[:2] == "| "
-    ]
-    header, rule, *rows = lines
+    from_first = itertools.dropwhile(lambda line: line[:2] != "| ", output.splitlines())
+    lines = itertools.takewhile(lambda line: line[:2] == "| ", from_first)
+    header, rule, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     assert all(set(cell) <= {"-", ":"} for cell in rule)
     assert len(set(header)) == len(header), "a column hides another"
     return [dict(zip(header, row, strict=True)) for row in rows]

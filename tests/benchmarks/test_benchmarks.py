@@ -199,6 +199,25 @@ def test_serve_peers_measures_those_that_are_installed_and_names_the_others(
         assert row["prefill 512"] == f"{figures['prefill 512']:.0f}"
 
 
+def test_serve_overhead_compares_a_served_step_with_the_same_step_alone(bench: Bench) -> None:
+    """In each round, and of the rounds the median; then every case beside an executor that computes nothing."""
+    small = ["--shape", "tiny", "--threads", "1", "--rounds", "2", "--steps", "40"]
+    ran = bench("serve_overhead", *small, "--vocabularies", "400", "--step-ms", "5")
+
+    rounds = ran.figures["served"]["rounds"]
+    for row in ran.rows[:4]:
+        more = [
+            100 * (each["served"] / each["alone"] - 1) for each in rounds if each["case"] == row["served"]
+        ]
+        assert len(more) == 2
+        assert row["overhead"] == f"{statistics.median(more):.1f} %"
+        assert row["in each round, %"] == " ".join(f"{each:.1f}" for each in more)
+    idle = ran.figures["idle"]
+    assert [row["way"] for row in idle] == 6 * ["engine"] + 4 * ["HTTP"]
+    assert all(row["idle_ms"] and min(row["idle_ms"]) > 0 for row in idle)
+    assert ran.figures["step_ms"] == 5
+
+
 def test_serve_streaming_makes_a_group_where_memory_is_handed_out(bench: Bench, tmp_path: Path) -> None:
     """Below the nearest group that may limit memory, which need not be this process's own; else there is none."""
     serve_streaming = importlib.import_module("serve_streaming")

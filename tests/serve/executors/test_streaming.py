@@ -24,7 +24,7 @@ from openwafer.serve.executors import (
     streaming_plan,
 )
 from openwafer.serve.executors._streaming import resident_layers
-from openwafer.serve.executors._weight_chunks import CHUNK_BYTES, layer_chunks, slot_places
+from openwafer.serve.executors._weight_chunks import CHUNK_BYTES, layer_chunks, slot_bytes, slot_places
 from openwafer.serve.model import (
     Checkpoint,
     ModelConfig,
@@ -36,7 +36,7 @@ from openwafer.serve.model import (
 )
 
 PROMPTS = {name: prompt(length, length) for name, length in (("a", 5), ("b", 130), ("c", 1), ("d", 64))}
-BF16 = Precision(torch.bfloat16)
+BF16, FP32 = Precision(torch.bfloat16), Precision(torch.float32)
 WIDE = ModelConfig(
     family="llama",
     vocabulary=32000,
@@ -79,6 +79,17 @@ def streaming():
         executor.close()
 
 
+def shifted(folder, shift):
+    """The folder, whose weights begin so many bytes later in their file."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(
+        (header - 8 + shift).to_bytes(8, "little") + data[8:header] + b" " * shift + data[header:]
+    )
+    return folder
+
+
 def until(condition):
     """Wait for what another thread does."""
     end = time.monotonic() + 60
@@ -101,13 +112,14 @@ def test_greedy_answers_are_those_of_the_resident_executor(demo, streaming, dtyp
         assert Sequences(executor).greedy({name: tokens}, 16)[name] == expected[name]
 
 
+@pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_every_family_has_the_logits_of_the_resident_executor(tmp_path, streaming, case):
+def test_every_family_has_the_logits_of_the_resident_executor(tmp_path, streaming, case, direct):
     """Bit for bit, also where layers differ in their windows, and with biases and norms of heads; from several files."""
     save_model(tmp_path, case, shard_size="60KB")
     precision = Precision(torch.float32)
     resident = Sequences(ResidentExecutor(Checkpoint(tmp_path), precision, 12))
-    streamed = Sequences(streaming(tmp_path, precision, resident=0))
+    streamed = Sequences(streaming(tmp_path, precision, resident=0, direct=direct))
 
     for more in ({"a": prompt(200)}, {"a": [7], "b": prompt(30)}, {"a": [8], "b": [9]}):
         expected, got = resident.run(more), streamed.run(more)
@@ -134,14 +146,8 @@ def test_a_batch_moves_the_streamed_layers_once(demo, streaming):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("shift", [0, 1, 6])
 def test_tensors_may_begin_at_any_byte(tmp_path, streaming, direct, dtype, shift):
-    """Direct reads are of whole pages, and numbers may lie across their ends: layers of 9.5 MB in chunks of 4 MiB."""
-    make_demo(tmp_path, layers=3, hidden=640)
-    path = tmp_path / "model.safetensors"
-    data = path.read_bytes()
-    header = 8 + int.from_bytes(data[:8], "little")
-    path.write_bytes(
-        (header - 8 + shift).to_bytes(8, "little") + data[8:header] + b" " * shift + data[header:]
-    )
+    """Direct reads are of whole pages, and numbers may lie across their ends: layers of 9.5 MB in chunks of 8 MiB."""
+    shifted(make_demo(tmp_path, layers=3, hidden=640), shift)
     prompts = {"a": prompt(20), "b": [7]}
     expected = Sequences(ResidentExecutor(Checkpoint(tmp_path), Precision(dtype), 4)).run(prompts)
 
@@ -151,14 +157,16 @@ def test_tensors_may_begin_at_any_byte(tmp_path, streaming, direct, dtype, shift
     assert all(torch.equal(logits[name], expected[name]) for logits in got for name in prompts)
 
 
+@pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("shards", ["1GB", "5MB"])
-def test_chunks_are_a_layer_in_the_order_of_its_files(tmp_path, shards):
+def test_chunks_are_a_layer_in_the_order_of_its_files(tmp_path, shards, direct):
     """Every byte of its tensors once, every place of the slot once, and reads end with a page or with what is wanted."""
     save_model(tmp_path, "qwen 2", torch.bfloat16, shard_size=shards)
     make_demo(tmp_path / "large", layers=2, hidden=640)
     for checkpoint in (Checkpoint(tmp_path), Checkpoint(tmp_path / "large")):
         for layer in range(checkpoint.config.layers):
-            chunks = layer_chunks(checkpoint, BF16, layer)
+            begins = slot_places(checkpoint, BF16, layer, direct)
+            chunks = layer_chunks(checkpoint, BF16, layer, begins)
 
             sources = [
                 checkpoint.tensors[name]
@@ -172,11 +180,31 @@ def test_chunks_are_a_layer_in_the_order_of_its_files(tmp_path, shards):
             assert all(part.nbytes % part.stored.itemsize == 0 for _, part in parts)
             places = sorted((part.place, part.place + part.nbytes) for _, part in parts)
             assert all(end <= begin for (_, end), (begin, _) in pairwise(places))
-            assert places[-1][1] <= slot_places(checkpoint.config, BF16)[1]
+            assert places[-1][1] <= slot_bytes(checkpoint.config, BF16)
             for chunk, following in pairwise(chunks):
                 assert chunk.nbytes <= CHUNK_BYTES
                 end = chunk.offset + chunk.nbytes
                 assert end % 4096 == 0 or (chunk.path, end) != (following.path, following.offset)
+
+
+@pytest.mark.parametrize(
+    ("shift", "dtype", "straight"), [(0, BF16, 0.98), (6, BF16, 0.98), (1, BF16, 0), (0, FP32, 0)]
+)
+def test_pages_within_a_tensor_are_read_to_their_place(tmp_path, shift, dtype, straight):
+    """Nearly all of a layer, if numbers may lie where they lie in the file, and are computed with as they are stored."""
+    checkpoint = Checkpoint(shifted(make_demo(tmp_path, layers=2, hidden=640), shift))
+    for layer in range(2):
+        chunks = layer_chunks(checkpoint, dtype, layer, slot_places(checkpoint, dtype, layer, True))
+        split = [(chunk, *chunk.split(dtype.compute)) for chunk in chunks]
+
+        for chunk, pages, left in split:
+            assert all(page.offset % 4096 == page.nbytes % 4096 == page.place % 4096 == 0 for page in pages)
+            read = [(chunk.path, chunk.offset + part.start, part.nbytes) for part in left]
+            read += [(chunk.path, page.offset, page.nbytes) for page in pages]
+            assert _joined(sorted(read)) == [(chunk.path, chunk.offset, chunk.nbytes)]
+        whole = sum(chunk.nbytes for chunk in chunks)
+        assert sum(page.nbytes for _, pages, _ in split for page in pages) >= straight * whole
+        assert straight or not any(pages for _, pages, _ in split)
 
 
 def _joined(stretches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """Whole pages of a file that lie in one tensor: where they begin in the file, and where in the slot, on a page, too."""
+
+    offset: int
+    nbytes: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Bytes of a file that are read at once; its parts follow one another without a gap."""
 
@@ -41,19 +51,52 @@ class Chunk:
         """CHUNK_BYTES at most."""
         return self.parts[-1].start + self.parts[-1].nbytes
 
+    def split(self, compute: torch.dtype) -> tuple[list[Pages], list[Part]]:
+        """The pages that can be read to their places as they are stored, and the parts that are left, which share theirs."""
+        straight: list[Pages] = []
+        left: list[Part] = []
+        for part in self.parts:
+            begin = self.offset + part.start
+            first, end = round_up(begin, PAGE_BYTES), begin + part.nbytes
+            last = end - end % PAGE_BYTES
+            if part.stored != compute or (part.place - begin) % PAGE_BYTES or last <= first:
+                left.append(part)
+                continue
+            straight.append(Pages(first, last - first, part.place + first - begin))
+            for start, stop in ((begin, first), (last, end)):
+                if start < stop:
+                    place = part.place + start - begin
+                    left.append(Part(start - self.offset, stop - start, part.stored, place))
+        return straight, left
 
-def slot_places(config: ModelConfig, precision: Precision) -> tuple[dict[str, int], int]:
-    """Where in a slot each of a layer's tensors begins, on a page, and how many bytes a slot has."""
+
+def slot_bytes(config: ModelConfig, precision: Precision) -> int:
+    """How many bytes a slot has: room for a layer, wherever in a page each tensor begins.
+
+    A MiB at least, with which `new_tensor` begins on a page.
+    """
+    sizes = (plan.elements * precision.compute.itemsize for plan in layer_plan(config, 0).values())
+    return max(MIB, sum(round_up(nbytes, PAGE_BYTES) + PAGE_BYTES for nbytes in sizes))
+
+
+def slot_places(checkpoint: Checkpoint, precision: Precision, layer: int, direct: bool) -> dict[str, int]:
+    """Where in a slot each of a layer's tensors begins.
+
+    That is on a page; with `direct` as far behind one as in the file, where numbers may lie, so that the disk can write
+    pages of the file to where they belong.
+    """
     places, end = {}, 0
-    for name, plan in layer_plan(config, 0).items():
-        places[name] = end
-        end += round_up(plan.elements * precision.compute.itemsize, PAGE_BYTES)
-    return places, end
+    for name, plan in layer_plan(checkpoint.config, layer).items():
+        begin = checkpoint.tensors[plan.sources[0][0]].offset % PAGE_BYTES
+        places[name] = end + (begin if direct and begin % precision.compute.itemsize == 0 else 0)
+        end = round_up(places[name] + plan.elements * precision.compute.itemsize, PAGE_BYTES)
+    return places
 
 
-def slot_tensors(flat: torch.Tensor, config: ModelConfig, precision: Precision) -> dict[str, torch.Tensor]:
+def slot_tensors(
+    flat: torch.Tensor, config: ModelConfig, precision: Precision, places: Mapping[str, int]
+) -> dict[str, torch.Tensor]:
     """A layer's tensors in a slot of bytes."""
-    places, _ = slot_places(config, precision)
     tensors = {}
     for name, plan in layer_plan(config, 0).items():
         nbytes = plan.elements * precision.compute.itemsize
@@ -61,9 +104,10 @@ def slot_tensors(flat: torch.Tensor, config: ModelConfig, precision: Precision) 
     return tensors
 
 
-def layer_chunks(checkpoint: Checkpoint, precision: Precision, layer: int) -> list[Chunk]:
+def layer_chunks(
+    checkpoint: Checkpoint, precision: Precision, layer: int, places: Mapping[str, int]
+) -> list[Chunk]:
     """What must be read to fill a slot with a layer, file by file, each from its beginning to its end."""
-    places, _ = slot_places(checkpoint.config, precision)
     sources = []
     for name, plan in layer_plan(checkpoint.config, layer).items():
         place = places[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import final
@@ -52,15 +53,21 @@ class WeightFiles:
         if not direct and slot.device.type == "cpu" and all(part.stored == compute for part in chunk.parts):
             for part in chunk.parts:
                 into = slot.numpy().data[part.place : part.place + part.nbytes]
-                _fill(self._files[path], path, into, chunk.offset + part.start, part.nbytes)
+                _fill(self._files[path], path, [into], chunk.offset + part.start, part.nbytes)
             return
         unit = PAGE_BYTES if direct else 1
-        before = chunk.offset % unit
-        wanted = before + chunk.nbytes
-        size = round_up(wanted, unit)
-        _fill(self._files[path], path, scratch.numpy().data[:size], chunk.offset - before, wanted, unit)
-        for part in chunk.parts:
-            start = before + part.start
+        begin = chunk.offset - chunk.offset % unit
+        wanted = chunk.offset + chunk.nbytes - begin
+        straight, left = chunk.split(compute) if direct and slot.device.type == "cpu" else ([], chunk.parts)
+        room = scratch.numpy().data[: round_up(wanted, unit)]
+        into, at = [], 0
+        for pages in straight:
+            first = pages.offset - begin
+            into += [room[at:first], slot.numpy().data[pages.place : pages.place + pages.nbytes]]
+            at = first + pages.nbytes
+        _fill(self._files[path], path, [*into, room[at:]], begin, wanted, unit)
+        for part in left:
+            start = chunk.offset - begin + part.start
             if part.stored == compute and slot.device.type == "cpu":
                 # torch would share a copy out among threads, of which the layer that computes has use
                 np.copyto(
@@ -111,12 +118,12 @@ def _reads_pages(file: int) -> bool:
     return True
 
 
-def _fill(file: int, path: Path, into: memoryview, offset: int, wanted: int, unit: int = 1) -> None:
+def _fill(file: int, path: Path, into: Iterable[memoryview], offset: int, wanted: int, unit: int = 1) -> None:
     """Fill the first `wanted` bytes at least; a read that is short goes on at a multiple of `unit`."""
-    done = 0
+    done, rest = 0, deque(view for view in into if view)
     while done < wanted:
         try:
-            count = os.preadv(file, [into[done:]], offset + done)
+            count = os.preadv(file, rest, offset + done)
         except OSError as error:
             raise StorageError(f"{path} cannot be read ({error.strerror}); check the disk") from error
         if done + count >= wanted:
@@ -125,6 +132,9 @@ def _fill(file: int, path: Path, into: memoryview, offset: int, wanted: int, uni
         if count == 0:
             raise CheckpointError(f"{path} became shorter while it was read; copy it again")
         done += count
+        while count >= len(rest[0]):
+            count -= len(rest.popleft())
+        rest[0] = rest[0][count:]
 
 
 def _unopened(path: Path, error: OSError) -> StorageError:

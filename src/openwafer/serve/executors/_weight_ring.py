@@ -15,6 +15,7 @@ from openwafer.serve.executors._weight_chunks import (
     CHUNK_BYTES,
     Chunk,
     layer_chunks,
+    slot_bytes,
     slot_places,
     slot_tensors,
 )
@@ -28,7 +29,7 @@ chunks of 16 MiB the stream was a sixth slower on two cores that other programs 
 
 def ring_bytes(config: ModelConfig, precision: Precision, slots: int) -> int:
     """Bytes of a ring: its slots, and what its readers read into."""
-    return slots * slot_places(config, precision)[1] + READERS * CHUNK_BYTES
+    return slots * slot_bytes(config, precision) + READERS * CHUNK_BYTES
 
 
 @final
@@ -54,11 +55,17 @@ class WeightRing:
         assert precision.quantise == "none", "a slot holds numbers as they are multiplied"
         self._config, self._precision = checkpoint.config, precision
         self._order, self._device = tuple(layers), device
-        self._chunks = [layer_chunks(checkpoint, precision, layer) for layer in layers]
+        on_cpu = device.type == "cpu"
+        self._places = [slot_places(checkpoint, precision, layer, direct and on_cpu) for layer in layers]
+        self._chunks = [
+            layer_chunks(checkpoint, precision, layer, places)
+            for layer, places in zip(layers, self._places, strict=True)
+        ]
         self._files = WeightFiles((chunk.path for chunks in self._chunks for chunk in chunks), direct)
-        size = slot_places(self._config, precision)[1]
-        self._slots = [new_tensor((size,), torch.uint8, device) for _ in range(slots)]
-        self._made: dict[tuple[int, int | None], Layer] = {}
+        self._slots = [
+            new_tensor((slot_bytes(self._config, precision),), torch.uint8, device) for _ in range(slots)
+        ]
+        self._made: dict[tuple[int, int | None, tuple[int, ...]], Layer] = {}
         self._changed = threading.Condition()
         # Layers so far; the slot of the next one is the count modulo slots.
         self._begun = self._taken = self._released = 0
@@ -87,13 +94,14 @@ class WeightRing:
             self._changed.wait_for(lambda: self._is_there(self._taken) or self._failure or self._closed)
             if not self._is_there(self._taken):
                 raise EngineError(self._failure or "the weights' stream was closed; open another executor")
-            index = self._order[self._taken % len(self._order)]
+            turn = self._taken % len(self._order)
             slot = self._taken % len(self._slots)
             self._taken += 1
-        # What a layer does depends on its window beside its weights, so a slot has a Layer for each window.
-        key = (slot, self._config.windows[index])
+        index, places = self._order[turn], self._places[turn]
+        # Layers that lie alike in a slot and have the same window, which most have, are one Layer over other numbers.
+        key = (slot, self._config.windows[index], tuple(places.values()))
         if key not in self._made:
-            tensors = slot_tensors(self._slots[slot], self._config, self._precision)
+            tensors = slot_tensors(self._slots[slot], self._config, self._precision, places)
             self._made[key] = Layer(self._config, index, tensors, self._precision)
         return self._made[key]
 
