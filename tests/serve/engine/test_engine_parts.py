@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-import torch
 from engine_fakes import ask, prompt, tokenizer  # type: ignore[import-not-found]
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openwafer.serve.engine import BlockManager, Group, Sequence
 from openwafer.serve.engine._blocks import digest
 from openwafer.serve.engine._draft import Draft
-from openwafer.serve.engine._probabilities import probability
 from openwafer.serve.engine._queue import FairQueue
-from openwafer.serve.engine._sampling import choose, uniform
+from openwafer.serve.engine._sampling import uniform
 
 
 def sequence(client: str, length: int, order: int, tier: str = "default") -> Sequence:
@@ -122,77 +118,3 @@ def test_draws_are_numbers_below_one_that_repeat(seed: int, choice: int, index: 
     assert 0 <= uniform(seed, choice, index) < 1
     assert uniform(seed, choice, index) == uniform(seed, choice, index)
     assert uniform(seed, choice, index) != uniform(seed, choice, index + 1)
-
-
-def chosen(logits_V: torch.Tensor, temperature: float, top_p: float, seed: int = 0, index: int = 0) -> int:
-    row_V = logits_V.numpy()
-    return choose(
-        row_V, temperature, top_p, lambda trial: uniform(seed, 0, index, trial), np.empty_like(row_V)
-    )
-
-
-@pytest.mark.parametrize("top_p", [1.0, 0.8, 0.3, 0.05])
-@pytest.mark.parametrize("vocabulary", [6, 300, 1200])
-def test_tokens_come_as_often_as_their_chances_say(top_p: float, vocabulary: int) -> None:
-    """20,000 draws: shares are chances within the nucleus, to five deviations and four draws; others never come."""
-    logits_V = torch.randn(vocabulary, generator=torch.Generator().manual_seed(1)) * 2
-    logits_V[3] = -torch.inf
-    logits_V[4] = logits_V[5]
-    temperature = 0.8
-    chances, order = (logits_V.double() / temperature).softmax(-1).sort(descending=True, stable=True)
-    count = int((chances.cumsum(0) < top_p).sum()) + 1 if top_p < 1 else vocabulary
-    expected = torch.zeros(vocabulary, dtype=torch.float64)
-    expected[order[:count]] = chances[:count] / chances[:count].sum()
-    N = 20_000
-
-    tokens = torch.tensor([chosen(logits_V, temperature, top_p, index=i) for i in range(N)])
-
-    shares = torch.bincount(tokens, minlength=vocabulary) / N
-    assert ((shares - expected).abs() <= 5 * (expected / N).sqrt() + 4 / N).all()
-    assert set(tokens.tolist()) <= set(order[:count].tolist())
-
-
-def test_of_equally_likely_tokens_the_first_are_in_the_nucleus() -> None:
-    """Half of ten equal ones are five, and each of them comes."""
-    tokens = {chosen(torch.zeros(10), 1.0, 0.5, index=i) for i in range(200)}
-
-    assert tokens == set(range(5))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 100), st.integers(500, 1100), st.sampled_from([0.0, 1e-6, 0.7, 2.0]))
-def test_a_row_is_drawn_from_where_its_logits_are_finite(
-    seed: int, vocabulary: int, temperature: float
-) -> None:
-    """Whatever the length of the last chunk; temperature 0 takes the largest, and the logits stay as they are."""
-    logits_V = torch.randn(vocabulary, generator=torch.Generator().manual_seed(seed)) * 4
-    logits_V[seed % 7 :: 2] = -torch.inf
-    before = logits_V.clone()
-
-    token = chosen(logits_V, temperature, 0.999, seed)
-
-    assert logits_V[token].isfinite()
-    assert torch.equal(logits_V, before)
-    assert temperature > 1e-6 or token == int(logits_V.argmax())
-
-
-@pytest.mark.parametrize("row", [[0, 0, torch.nan, 0], [0, torch.inf, 0, 0], [-torch.inf] * 4])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_without_a_finite_largest_number_gives_none(row: list[float], temperature: float) -> None:
-    """NaN, infinity, or a grammar that leaves nothing."""
-    assert chosen(torch.tensor(row, dtype=torch.float32), temperature, 1.0) == -1
-
-
-@pytest.mark.parametrize("vocabulary", [5, 700, 3000])
-@pytest.mark.parametrize("top", [0, 1, 5, 20])
-def test_alternatives_are_the_most_likely_tokens_with_their_probabilities(vocabulary: int, top: int) -> None:
-    """As many as wanted, or all that there are; of equal ones the first."""
-    logits_V = (torch.randn(vocabulary, generator=torch.Generator().manual_seed(top)) * 4).round()
-    expected_V = logits_V.double().log_softmax(0)
-
-    found = probability(logits_V.numpy(), 3, top, np.empty(vocabulary, dtype=np.float32))
-
-    order = logits_V.sort(descending=True, stable=True).indices[:top].tolist()
-    assert [token for token, _ in found.top] == order
-    assert [p for _, p in found.top] == pytest.approx([float(expected_V[t]) for t in order], abs=1e-5)
-    assert found.logprob == pytest.approx(float(expected_V[3]), abs=1e-5)

@@ -54,7 +54,7 @@ class _Event(msgspec.Struct):
 
 
 class _Trace(msgspec.Struct):
-    traceEvents: list[_Event]  # noqa: N815 (the format's own name)
+    traceEvents: list[_Event]
 
 
 def read_timeline(path: Path) -> TimelineView | None:

@@ -6,8 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
 from openwafer.base import InputError
@@ -15,9 +13,6 @@ from openwafer.serve.engine._request import Grammar
 from openwafer.serve.text import Tokenizer
 
 _KEPT = 64
-
-Mask = npt.NDArray[np.uint8]
-"""A bit for each token of the vocabulary, the lowest first: whether it may come next."""
 
 
 class Grammars:
@@ -42,7 +37,7 @@ class Grammars:
                 if len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(grammar)
-            return Matcher(ready.deep_copy(), self._vocabulary)
+            return Matcher(ready.deep_copy())
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         if self._words is None:
@@ -76,37 +71,31 @@ class Grammars:
 class Matcher:
     """Where one text is in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+    def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
-        self._vocabulary = vocabulary
-
-    @property
-    def complete(self) -> bool:
-        """The text is one of the grammar's, and nothing may follow."""
-        return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def error(self) -> str:
         """Why there is no way on (limits on a grammar's size, in the main); empty if there is."""
         return self._matcher.get_error().strip() if self._matcher.is_error() else ""
 
-    def take(self, token: int) -> None:
-        """The text goes on with a token."""
-        self._matcher.consume_token(token)
+    def take(self, token: int) -> bool:
+        """The text goes on with a token. True if nothing may follow it: the text is one of the grammar's, or see `error`."""
+        return not self._matcher.consume_token(token) or bool(self._matcher.is_stopped())
 
     def allowed_prefix(self, tokens: Sequence[int]) -> int:
         """How many of these tokens, in order, may follow."""
         return self._matcher.validate_tokens(list(tokens)) if tokens else 0
 
-    def masks(self, drafts: Sequence[int]) -> list[Mask]:
-        """After none, one, two ... of these tokens: which may come next. Drafts must be allowed."""
-        masks = [self._mask()]
+    def masks(self, drafts: Sequence[int]) -> list[bytes]:
+        """After none, one, two ... of these tokens: a bit for each token, the lowest first, whether it may come next.
+
+        Drafts must be allowed.
+        """
+        masks = [self._matcher.compute_bitmask()]
         for draft in drafts:
             self._matcher.consume_token(draft)
-            masks.append(self._mask())
+            masks.append(self._matcher.compute_bitmask())
         if drafts:
             self._matcher.rollback(len(drafts))
         return masks
-
-    def _mask(self) -> Mask:
-        return np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)[: -(-self._vocabulary // 8)]

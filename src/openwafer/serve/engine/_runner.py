@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import final
 
-import numpy as np
 import torch
 
 from openwafer.base import EngineError
-from openwafer.serve.engine._choice import choose_token
-from openwafer.serve.engine._grammar import Mask
-from openwafer.serve.engine._probabilities import probability
+from openwafer.serve.engine._choice import Chooser, Row
+from openwafer.serve.engine._request import TokenProbability
 from openwafer.serve.engine._scheduler import Work
 from openwafer.serve.engine._sequence import Sequence
 from openwafer.serve.executors import Batch
@@ -33,21 +31,22 @@ class Flight:
     """Sequences whose rows, from the first to before the last, give probabilities of their prompts."""
     rows: tuple[int, ...]
     """For each work the first row from which a token is chosen; the next rows are those after each of its drafts."""
-    masks: tuple[Future[list[Mask]] | None, ...]
-    """For each work what its grammar allows in each of its rows, found out while the batch is computed."""
+    masks: Future[list[list[bytes] | None]] | None
+    """For each work what its grammar, if it has one, allows in each of its rows; found out while the batch is computed."""
 
     def drop(self) -> None:
         """It will not be collected: return when nothing works on its sequences any more."""
-        wait([masks for masks in self.masks if masks is not None])
+        if self.masks is not None:
+            wait([self.masks])
 
 
 @final
 class ModelRunner:
-    """Makes batches, and chooses tokens as each request wants them chosen. Holds nothing between batches."""
+    """Makes batches, and chooses tokens as each request wants them chosen. Holds nothing between batches but memory."""
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
-        self._scratch_V = np.empty(vocabulary + -vocabulary % 8, dtype=np.float32)
+        self._chooser = Chooser(vocabulary)
         self._masks = ThreadPoolExecutor(1, thread_name_prefix="masks")
 
     def close(self) -> None:
@@ -89,12 +88,8 @@ class ModelRunner:
             tables_SB=torch.tensor(tables, dtype=torch.int32),
             outputs=tuple(outputs),
         )
-        masks = tuple(
-            None
-            if work.sequence.matcher is None or not work.complete
-            else self._masks.submit(work.sequence.matcher.masks, work.drafts)
-            for work in works
-        )
+        constrained = any(work.sequence.matcher is not None for work in works)
+        masks = self._masks.submit(_masks, works) if constrained else None
         return Flight(tuple(works), batch, tuple(echoes), tuple(rows), masks)
 
     def finish(self, flight: Flight, logits_RV: torch.Tensor) -> list[int]:
@@ -110,43 +105,61 @@ class ModelRunner:
             )
         rows_RV: Floats = logits_RV.contiguous().numpy()
         for sequence, first, end in flight.echoes:
-            self._echo(sequence, rows_RV[first:end])
-        accepted = []
-        for work, first, masks in zip(flight.works, flight.rows, flight.masks, strict=True):
-            rows = rows_RV[first : first + 1 + len(work.drafts)] if work.complete else rows_RV[:0]
-            accepted.append(self._continue(work, rows, masks.result() if masks is not None else None))
-        return accepted
-
-    def _echo(self, sequence: Sequence, rows_RV: Floats) -> None:
-        top = sequence.group.request.logprobs or 0
-        following = sequence.tokens[sequence.echoed : sequence.echoed + len(rows_RV)]
-        sequence.echo(
-            [
-                probability(row_V, token, top, self._scratch_V)
-                for row_V, token in zip(rows_RV, following, strict=True)
+            self._echo(sequence, rows_RV, range(first, end))
+        masks = [None] * len(flight.works) if flight.masks is None else flight.masks.result()
+        accepted = [0] * len(flight.works)
+        # The next token of each at once; then, of those whose draft it was, the one after it, and so on.
+        going, step = [i for i, work in enumerate(flight.works) if work.complete], 0
+        while going := [i for i in going if _goes_on(flight.works[i].sequence)]:
+            rows = [Row(flight.works[i].sequence, flight.rows[i] + step, _at(masks[i], step)) for i in going]
+            chosen = self._chooser.choose(rows_RV, rows)
+            going = [
+                i
+                for i, (token, known) in zip(going, chosen, strict=True)
+                if _append(flight.works[i], step, token, known)
             ]
-        )
-
-    def _continue(self, work: Work, rows_RV: Floats, masks: list[Mask] | None) -> int:
-        """Tokens for a complete work: the next, and as long as it is the draft, the one after it."""
-        sequence, accepted = work.sequence, 0
-        for i, row_V in enumerate(rows_RV):
-            if sequence.group.cancelled or sequence.finish is not None:
-                break
-            if sequence.room <= 0:  # only the prompt's probabilities were asked for
-                sequence.finish = "length"
-                break
-            token, known = choose_token(
-                sequence, row_V, masks[i] if masks is not None else None, self._scratch_V
-            )
-            if token < 0:
-                sequence.finish = "error"
-                sequence.error = "the model's logits have no largest number (NaN or infinite)"
-                break
-            sequence.append(token, known)
-            if i == len(work.drafts) or token != work.drafts[i]:
-                break
-            accepted += 1
-        sequence.accepted += accepted
-        sequence.rejected += len(work.drafts) - accepted if work.complete else 0
+            for i in going:
+                accepted[i] += 1
+            step += 1
+        for work, count in zip(flight.works, accepted, strict=True):
+            work.sequence.accepted += count
+            work.sequence.rejected += len(work.drafts) - count if work.complete else 0
         return accepted
+
+    def _echo(self, sequence: Sequence, rows_RV: Floats, rows: range) -> None:
+        following = sequence.tokens[sequence.echoed : sequence.echoed + len(rows)]
+        top = sequence.group.request.logprobs or 0
+        sequence.echo(self._chooser.told(rows_RV, rows, following, top))
+
+
+def _masks(works: list[Work]) -> list[list[bytes] | None]:
+    return [
+        work.sequence.matcher.masks(work.drafts)
+        if work.sequence.matcher is not None and work.complete
+        else None
+        for work in works
+    ]
+
+
+def _at(masks: list[bytes] | None, step: int) -> bytes | None:
+    return None if masks is None else masks[step]
+
+
+def _goes_on(sequence: Sequence) -> bool:
+    """Whether it is to have one more token."""
+    if sequence.group.cancelled or sequence.finish is not None:
+        return False
+    if sequence.room <= 0:  # only the prompt's probabilities were asked for
+        sequence.finish = "length"
+        return False
+    return True
+
+
+def _append(work: Work, step: int, token: int, known: TokenProbability | None) -> bool:
+    """Give a sequence its token. Whether that is the draft at its place, so that the next row goes on from it."""
+    if token < 0:
+        work.sequence.finish = "error"
+        work.sequence.error = "the model's logits have no largest number (NaN or infinite)"
+        return False
+    work.sequence.append(token, known)
+    return step < len(work.drafts) and token == work.drafts[step]

@@ -186,8 +186,7 @@ class Sequence:
         self.counts[token] = self.counts.get(token, 0) + 1
         if self.draft is not None:
             self.draft.advance(token)
-        if self.matcher is not None:
-            self.matcher.take(token)
+        over = self.matcher is not None and self.matcher.take(token)
         if token in self.end_tokens:
             self.finish = "stop"
             return
@@ -195,9 +194,9 @@ class Sequence:
         if probability is not None:
             self._pending_logprobs.append(probability)
         self._pending_text.append(self._detokeniser.push(token))
-        if self.matcher is not None and self.matcher.error:
+        if over and self.matcher is not None and self.matcher.error:
             self.finish, self.error = "error", f"the grammar has no way on: {self.matcher.error}"
-        elif self._detokeniser.stopped or (self.matcher is not None and self.matcher.complete):
+        elif over or self._detokeniser.stopped:
             self.finish = "stop"
         elif self.room <= 0:
             self.finish = "length"

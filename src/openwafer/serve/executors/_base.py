@@ -21,14 +21,14 @@ class Batch:
     share are only read: a batch writes the blocks of its own new tokens.
     """
 
-    tokens_T: torch.Tensor  # noqa: N815 - a tensor's shape is part of its name
+    tokens_T: torch.Tensor
     """int64, on the CPU."""
-    positions_T: torch.Tensor  # noqa: N815 - a tensor's shape is part of its name
+    positions_T: torch.Tensor
     """int64: the place of each token in its sequence."""
     starts: tuple[int, ...]
     """One more than there are sequences; the last is T."""
     contexts: tuple[int, ...]
-    tables_SB: torch.Tensor  # noqa: N815 - a tensor's shape is part of its name
+    tables_SB: torch.Tensor
     """int32; rows are filled up with -1."""
     outputs: tuple[int, ...]
     """The tokens whose logits are wanted, ascending."""

@@ -9,25 +9,40 @@ whichever other tokens are in the batch.
 """
 
 from openwafer.serve.kernels._attention import BLOCK_TOKENS, NATIVE_SEQUENCE_TOKENS, Paged, attention
+from openwafer.serve.kernels._choose import (
+    DRAW_AGAIN,
+    NO_TOKEN,
+    NOTHING_LEFT,
+    Asked,
+    Chosen,
+    Floats,
+    address,
+    choose,
+    draw_again,
+)
 from openwafer.serve.kernels._layer import DecoderLayer
 from openwafer.serve.kernels._linear import NATIVE_TOKENS, Linear
 from openwafer.serve.kernels._load import Level, levels, native_level, set_threads, threads, torch_alone
 from openwafer.serve.kernels._small import rms_norm, rotary, swiglu
-from openwafer.serve.kernels._weights import CHUNK_WEIGHTS, Floats, fold_chunks, heavier, weigh
 
 __all__ = [
     "BLOCK_TOKENS",
-    "CHUNK_WEIGHTS",
+    "DRAW_AGAIN",
     "NATIVE_SEQUENCE_TOKENS",
     "NATIVE_TOKENS",
+    "NOTHING_LEFT",
+    "NO_TOKEN",
+    "Asked",
+    "Chosen",
     "DecoderLayer",
     "Floats",
     "Level",
     "Linear",
     "Paged",
+    "address",
     "attention",
-    "fold_chunks",
-    "heavier",
+    "choose",
+    "draw_again",
     "levels",
     "native_level",
     "rms_norm",
@@ -36,5 +51,4 @@ __all__ = [
     "swiglu",
     "threads",
     "torch_alone",
-    "weigh",
 ]

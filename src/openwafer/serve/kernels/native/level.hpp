@@ -59,6 +59,27 @@ struct Attention {
   float* partials;  // [places, heads, pieces, head_dim + 2]: sums, then the largest score and the sum of weights
 };
 
+// A row of logits, of which those that the mask leaves count: the largest one, and what tokens are drawn by,
+// exp((logit - largest) * scale).
+struct Survey {
+  const float* logits;
+  int64_t count;
+  const uint8_t* mask;  // a bit for each logit, the lowest first, or null: all
+  float scale;          // 0: nothing is drawn
+  float* weights;       // [count] or null: only their sums are wanted; may be the logits
+  float* sums;          // of each chunk of CHUNK_WEIGHTS weights
+  float* maxima;        // of each chunk
+  // Found: the first of the largest logits, -1 if it is not finite or any logit is NaN. Then nothing is weighed.
+  int64_t likeliest;
+  float largest;
+};
+
+// Of all weights: the sum of those above one, and how many are equal to it.
+struct Heavier {
+  float sum;
+  int64_t equal;
+};
+
 struct Level {
   const char* name;
   // One token of x, from `from` to where and as `rows` wants it.
@@ -72,9 +93,8 @@ struct Level {
   void (*attend)(const Attention& attention, int64_t place, int64_t head_kv, int64_t piece);
   // All heads of a place: its pieces put together.
   void (*merge)(const Attention& attention, int64_t place);
-  // A row of logits to weights, with a sum for each chunk of CHUNK_WEIGHTS; and the sum of the weights above one.
-  void (*weigh)(const float* logits, int64_t count, float largest, float scale, float* weights, float* sums);
-  float (*heavier)(const float* weights, int64_t count, float weight);
+  void (*survey)(Survey& survey);
+  Heavier (*heavier)(const float* weights, int64_t count, float weight);
   // Reads whole kilobytes and does next to nothing with them: what products are measured against.
   float (*read)(const float* numbers, int64_t count);
 };

@@ -4,6 +4,6 @@
 
 namespace openwafer::serve {
 
-const Level avx2_level = {"avx2", prepare, rows, rms_norm, rotate, swiglu, attend, merge, weigh, heavier, read};
+const Level avx2_level = {"avx2", prepare, rows, rms_norm, rotate, swiglu, attend, merge, survey, heavier, read};
 
 }  // namespace openwafer::serve

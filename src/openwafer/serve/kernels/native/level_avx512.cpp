@@ -4,6 +4,6 @@
 
 namespace openwafer::serve {
 
-const Level avx512_level = {"avx512", prepare, rows, rms_norm, rotate, swiglu, attend, merge, weigh, heavier, read};
+const Level avx512_level = {"avx512", prepare, rows, rms_norm, rotate, swiglu, attend, merge, survey, heavier, read};
 
 }  // namespace openwafer::serve

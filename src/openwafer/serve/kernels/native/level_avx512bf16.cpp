@@ -6,6 +6,6 @@
 
 namespace openwafer::serve {
 
-const Level avx512bf16_level = {"avx512bf16", prepare, rows, rms_norm, rotate, swiglu, attend, merge, weigh, heavier, read};
+const Level avx512bf16_level = {"avx512bf16", prepare, rows, rms_norm, rotate, swiglu, attend, merge, survey, heavier, read};
 
 }  // namespace openwafer::serve

@@ -4,6 +4,6 @@
 
 namespace openwafer::serve {
 
-const Level plain_level = {"plain", prepare, rows, rms_norm, rotate, swiglu, attend, merge, weigh, heavier, read};
+const Level plain_level = {"plain", prepare, rows, rms_norm, rotate, swiglu, attend, merge, survey, heavier, read};
 
 }  // namespace openwafer::serve

@@ -15,6 +15,8 @@ using namespace openwafer::serve;
 
 namespace {
 
+constexpr int64_t MANY_LOGITS = 1 << 19;
+
 template <class T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
@@ -64,15 +66,45 @@ NB_MODULE(_native, m) {
             nullptr},
            token_count);
   });
-  m.def("weigh", [](int level, uintptr_t logits, int64_t count, float largest, float scale, uintptr_t weights,
-                    uintptr_t sums) {
-    const nb::gil_scoped_release release;
-    levels()[size_t(level)]->weigh(pointer<float>(logits), count, largest, scale, pointer<float>(weights),
-                                   pointer<float>(sums));
+  // Rows of `count` logits, each as (logits, mask or None, scale, top_p, draw, weights, told, tops). Gives (token, limit,
+  // whole, likely) for each.
+  m.def("choose", [](int level, int64_t count, const nb::list& rows) {
+    std::vector<Choice> choices;
+    choices.reserve(rows.size());
+    for (const nb::handle row : rows) {
+      const nb::tuple of = nb::cast<nb::tuple>(row);
+      const char* mask = nullptr;
+      if (!of[1].is_none()) {
+        const nb::bytes bits = nb::cast<nb::bytes>(of[1]);
+        if (int64_t(bits.size()) * 8 < count) throw nb::value_error("a mask has fewer bits than the vocabulary tokens");
+        mask = bits.c_str();  // the row keeps it
+      }
+      choices.push_back({pointer<float>(nb::cast<uintptr_t>(of[0])), reinterpret_cast<const uint8_t*>(mask),
+                         nb::cast<float>(of[2]), nb::cast<double>(of[3]), nb::cast<double>(of[4]),
+                         pointer<float>(nb::cast<uintptr_t>(of[5])), pointer<float>(nb::cast<uintptr_t>(of[6])),
+                         nb::cast<int64_t>(of[7])});
+    }
+    {
+      const nb::gil_scoped_release release;
+      auto choose_one = [&](int64_t row) { choose(*levels()[size_t(level)], count, choices[size_t(row)]); };
+      // Threads that sleep take longer to wake up than a few rows of an ordinary vocabulary take.
+      if (count * int64_t(choices.size()) < MANY_LOGITS) {
+        for (int64_t row = 0; row < int64_t(choices.size()); ++row) choose_one(row);
+      } else {
+        shared_pool()->each(int64_t(choices.size()), choose_one);
+      }
+    }
+    nb::list found;
+    for (const Choice& of : choices) {
+      nb::list likely;
+      for (const auto& [token, logprob] : of.likely) likely.append(nb::make_tuple(token, logprob));
+      found.append(nb::make_tuple(of.token, of.limit, of.whole, likely));
+    }
+    return found;
   });
-  m.def("heavier", [](int level, uintptr_t weights, int64_t count, float weight) {
+  m.def("draw_again", [](int level, uintptr_t weights, int64_t count, double limit, double draw) {
     const nb::gil_scoped_release release;
-    return levels()[size_t(level)]->heavier(pointer<float>(weights), count, weight);
+    return draw_again(*levels()[size_t(level)], pointer<float>(weights), count, limit, draw);
   });
   m.def("swiglu", [](int level, int type, int64_t tokens, int64_t width, uintptr_t gate_up, uintptr_t out) {
     const int64_t size = int64_t(bytes_of(Type(type)));

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cmath>
+
 #include "numbers.hpp"
 #include "shared_avx2.hpp"
 
@@ -44,6 +46,14 @@ inline void store(Bfloat* p, Vector a) {
   const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
 }
+
+// Numbers where a bit is set, the lowest first; -infinity elsewhere.
+inline Vector keep(Vector a, uint32_t bits) {
+  const __m256i places = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i set_ones = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), places), places);
+  return _mm256_blendv_ps(set(-INFINITY), a, _mm256_castsi256_ps(set_ones));
+}
+inline bool has_nan(Vector a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0; }
 
 inline Vector sums(const float* p) {
   __m256 v[8];

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cmath>
+
 #include "numbers.hpp"
 #include "shared_avx2.hpp"
 
@@ -45,6 +47,10 @@ inline void store(Bfloat* p, Vector a) {
   const __m512i kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
+
+// Numbers where a bit is set, the lowest first; -infinity elsewhere.
+inline Vector keep(Vector a, uint32_t bits) { return _mm512_mask_mov_ps(set(-INFINITY), __mmask16(bits), a); }
+inline bool has_nan(Vector a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
 
 // The sums of sixteen vectors that lie one after another.
 inline Vector sums(const float* p) {

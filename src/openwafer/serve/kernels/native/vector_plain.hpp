@@ -37,6 +37,16 @@ inline float largest(const Vector& a) {
   for (int i = 1; i < WIDTH; ++i) r = a.v[i] > r ? a.v[i] : r;
   return r;
 }
+// Numbers where a bit is set, the lowest first; -infinity elsewhere.
+inline Vector keep(Vector a, uint32_t bits) {
+  for (int i = 0; i < WIDTH; ++i) a.v[i] = bits >> i & 1 ? a.v[i] : -INFINITY;
+  return a;
+}
+inline bool has_nan(const Vector& a) {
+  bool found = false;
+  for (int i = 0; i < WIDTH; ++i) found |= a.v[i] != a.v[i];
+  return found;
+}
 // The sums of WIDTH vectors that lie one after another.
 inline Vector sums(const float* p) {
   Vector r;
