@@ -200,18 +200,18 @@ def test_serve_peers_measures_those_that_are_installed_and_names_the_others(
 
 
 def test_serve_overhead_compares_a_served_step_with_the_same_step_alone(bench: Bench) -> None:
-    """In each round, and of the rounds the median; then every case beside an executor that computes nothing."""
-    small = ["--shape", "tiny", "--threads", "1", "--rounds", "2", "--steps", "40"]
+    """By medians of all steps; then every case beside an executor that computes nothing."""
+    small = ["--shape", "tiny", "--threads", "1", "--rounds", "1", "--steps", "40"]
     ran = bench("serve_overhead", *small, "--vocabularies", "400", "--step-ms", "5")
 
-    rounds = ran.figures["served"]["rounds"]
-    for row in ran.rows[:4]:
-        more = [
-            100 * (each["served"] / each["alone"] - 1) for each in rounds if each["case"] == row["served"]
-        ]
-        assert len(more) == 2
-        assert row["overhead"] == f"{statistics.median(more):.1f} %"
-        assert row["in each round, %"] == " ".join(f"{each:.1f}" for each in more)
+    for row in ran.rows:
+        steps = ran.figures["served"][row["served"]]
+        assert row["steps"] == str(len(steps))
+        more = [(step["between"] + step["served"] - step["alone"]) / step["alone"] for step in steps]
+        assert row["overhead"] == f"{100 * statistics.median(more):.1f} %"
+        assert row["alone, ms"] == f"{statistics.median(step['alone'] for step in steps):.2f}"
+        assert all(min(step.values()) > 0 for step in steps)
+    assert len(ran.rows) == len(ran.figures["served"]) == 4
     idle = ran.figures["idle"]
     assert [row["way"] for row in idle] == 6 * ["engine"] + 4 * ["HTTP"]
     assert all(row["idle_ms"] and min(row["idle_ms"]) > 0 for row in idle)
