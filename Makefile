@@ -15,7 +15,7 @@ train: $(STAMP)
 	$(BIN)/wafer train recipes/gpt.py
 
 test: $(STAMP) lint
-	$(BIN)/pytest -n $(TEST_WORKERS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist worksteal
 
 # Unmodified programs of the vendor's training client and of its ModelZoo, in an environment of their own (Python 3.11, 6 GB).
 client-test: $(STAMP) build/modelzoo/setup.py

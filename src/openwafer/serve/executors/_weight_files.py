@@ -60,12 +60,13 @@ class WeightFiles:
         wanted = chunk.offset + chunk.nbytes - begin
         straight, left = chunk.split(compute) if direct and slot.device.type == "cpu" else ([], chunk.parts)
         room = scratch.numpy().data[: round_up(wanted, unit)]
-        into, at = [], 0
+        buffers: list[memoryview] = []
+        at = 0
         for pages in straight:
             first = pages.offset - begin
-            into += [room[at:first], slot.numpy().data[pages.place : pages.place + pages.nbytes]]
+            buffers += [room[at:first], slot.numpy().data[pages.place : pages.place + pages.nbytes]]
             at = first + pages.nbytes
-        _fill(self._files[path], path, [*into, room[at:]], begin, wanted, unit)
+        _fill(self._files[path], path, [*buffers, room[at:]], begin, wanted, unit)
         for part in left:
             start = chunk.offset - begin + part.start
             if part.stored == compute and slot.device.type == "cpu":
