@@ -24,10 +24,10 @@ _DIRECT: int = getattr(os, "O_DIRECT", 0)
 class WeightFiles:
     """Files that stay open, so that what is read again is what was read first, whatever happens to their names.
 
-    direct: past the page cache, where the file system can. The disk then writes into large pages of this process, which
-    takes no time of the CPU but for one copy to where the bytes belong, and of the machine's memory nothing else. Reads
-    through the page cache copy, too, and take and give back a page for every 4 KiB; they are faster where the files are
-    in memory already.
+    direct: past the page cache, where the file system can. The disk then writes into large pages of this process: whole pages
+    of a tensor to where they belong (`Chunk.split`), which takes no time of the CPU, and the rest, or what is cast, into a
+    scratch, from where it is copied. Reads through the page cache copy everything, and take and give back a page for every
+    4 KiB; they are faster where the files are in memory already.
 
     Raises StorageError if a file cannot be opened.
     """

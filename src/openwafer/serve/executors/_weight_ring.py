@@ -23,8 +23,8 @@ from openwafer.serve.executors._weight_files import WeightFiles, new_scratch
 from openwafer.serve.model import Checkpoint, Layer, ModelConfig, Precision, new_tensor
 
 READERS = 8
-"""So that the disk has next reads to do while others copy what they read to where it belongs, or wait for a core. With three and
-chunks of 16 MiB the stream was a sixth slower on two cores that other programs used, too."""
+"""So that the disk has next reads to do while others wait for a core, or cast what they read. With three and chunks of 16 MiB the
+stream was a sixth slower on two cores that other programs used, too."""
 
 
 def ring_bytes(config: ModelConfig, precision: Precision, slots: int) -> int:
