@@ -103,7 +103,7 @@ class ModelRunner:
                 f"the executor returned logits of shape {tuple(logits_RV.shape)} for a batch that wants {expected}; this is "
                 "a fault of the executor"
             )
-        rows_RV: Floats = logits_RV.contiguous().numpy()
+        rows_RV: Floats = logits_RV.float().contiguous().numpy()
         for sequence, first, end in flight.echoes:
             self._echo(sequence, rows_RV, range(first, end))
         masks = [None] * len(flight.works) if flight.masks is None else flight.masks.result()
