@@ -8,7 +8,8 @@ in another process read streams over loopback. Each batch of all eight is comput
 HTTP sends what the batch before it gave, and once more, alone, when that is long done. The second time is the decode step.
 A step's overhead is the time between its logits and the engine's next batch (`between`), and what the first time was longer
 than the second. Both lie within a tenth of a second, so that a machine that others use is compared with itself; the table has
-medians over all steps. The clients only count what they read, because they share the cores that compute.
+medians over all steps. The clients only count what they read, because they share the cores that compute; each goes away
+after --steps pieces with which the other seven were being answered too.
 
 idle: the executor computes nothing: it returns random logits (normal, times 3, so the nucleus is thousands of tokens wide)
 after as long as the step of the first part took, or --step-ms. What counts is the time between its giving logits and its
@@ -43,14 +44,18 @@ from tokenizers import Tokenizer as Backend
 from openwafer.base import InputError, configure_logs
 from openwafer.serve.api import Settings, make_app
 from openwafer.serve.engine import Engine, Grammar, Request, Sampling
-from openwafer.serve.executors import Batch, ResidentExecutor
+from openwafer.serve.executors import BLOCK_TOKENS, Batch, ResidentExecutor
 from openwafer.serve.kernels import set_threads
 from openwafer.serve.model import Checkpoint, ModelConfig, Precision
 from openwafer.serve.text import ChatTemplate, Tokenizer
 
 PARTS = ("served", "idle")
 ANSWERS = 8
+CONTEXT_BLOCKS = 16
+"""Of 128 tokens, for each answer: its limit. It ends before, because its reader goes away."""
 SPECIAL = ("<|begin|>", "<|end|>")
+NEVER = -30.0
+"""The logit of the end, with which an answer does not end by itself."""
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}"
 SCHEMA = {
     "type": "object",
@@ -61,6 +66,10 @@ SCHEMA = {
     "required": ["name", "tags"],
     "additionalProperties": False,
 }
+NEVER_TOGETHER = (
+    f"{ANSWERS} answers were not under way together: the first ended at its limit before the last began; leave the machine "
+    "more of its cores and run this again"
+)
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
     "temperature": {"temperature": 1},
@@ -92,7 +101,7 @@ def tokenizer_of(vocabulary: int) -> Tokenizer:
 class IdleExecutor:
     """Takes as long as a model would, computes nothing, and notes how long it had nothing to do."""
 
-    blocks = 400
+    blocks = ANSWERS * CONTEXT_BLOCKS
     in_flight = 1
     busy_s = (0.0,)
 
@@ -104,7 +113,7 @@ class IdleExecutor:
             "intermediate_size": 64,
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
-            "max_position_embeddings": 4096,
+            "max_position_embeddings": BLOCK_TOKENS * CONTEXT_BLOCKS,
             "eos_token_id": vocabulary - 1,
         }
         (folder / "config.json").write_text(json.dumps(values))
@@ -113,7 +122,7 @@ class IdleExecutor:
         draw = torch.Generator().manual_seed(0)
         self._logits = [torch.randn(ANSWERS, vocabulary, generator=draw) * 3 for _ in range(4)]
         for logits_RV in self._logits:
-            logits_RV[:, -1] = -30  # an answer does not end by itself
+            logits_RV[:, -1] = NEVER
         self._outputs = 0
         self._submitted = self._collected = 0.0
         self._cpu_s = 0.0
@@ -138,9 +147,25 @@ class IdleExecutor:
     def close(self) -> None: ...
 
 
+class Together:
+    """Says when a reader of one of ANSWERS answers has had enough: so many pieces after all of them have begun."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._begun: set[int] = set()
+        self._last: dict[int, int] = {}
+
+    def enough(self, number: int, pieces: int) -> bool:
+        """Reader `number` has had so many pieces. Any thread may ask for its own answer."""
+        self._begun.add(number)
+        if len(self._begun) < ANSWERS:
+            return False
+        return pieces >= self._last.setdefault(number, pieces + self._steps)
+
+
 def in_threads(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Tokenizer) -> None:
     """Eight requests, read by as many threads."""
-    values = dict(case)
+    values, together = dict(case), Together(steps)
     grammar = Grammar("json_schema", json.dumps(SCHEMA)) if values.pop("schema", False) else None
     logprobs = values.pop("logprobs", None)
 
@@ -149,12 +174,13 @@ def in_threads(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Toke
             str(number),
             (number, 1, 2, 3),
             Sampling(**values, seed=number),
-            max_tokens=steps,
             grammar=grammar,
             logprobs=logprobs,
         )
-        for _ in engine.submit(request):
-            pass
+        answer = engine.submit(request)
+        for pieces, _ in enumerate(answer, 1):
+            if together.enough(number, pieces):
+                answer.cancel()
 
     threads = [threading.Thread(target=read, args=(number,)) for number in range(ANSWERS)]
     for thread in threads:
@@ -164,14 +190,9 @@ def in_threads(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Toke
 
 
 def clients(settings: dict[str, Any]) -> dict[str, Any]:
-    """Worker: eight clients, each of which reads one stream to its end."""
-    values = dict(settings["case"])
-    body = {
-        "model": "idle",
-        "messages": [{"role": "user", "content": "why"}],
-        "max_tokens": settings["steps"],
-        "stream": True,
-    }
+    """Worker: eight clients, each of which reads one stream until it has had enough."""
+    values, together = dict(settings["case"]), Together(settings["steps"])
+    body = {"model": "idle", "messages": [{"role": "user", "content": "why"}], "stream": True}
     if values.pop("schema", False):
         form = {"name": "answer", "strict": True, "schema": SCHEMA}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -185,18 +206,20 @@ def clients(settings: dict[str, Any]) -> dict[str, Any]:
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(content) + content
         )
-        chunks, status = 0, await reader.readline()
+        pieces, status = 0, await reader.readline()
         if b" 200 " not in status:
             raise InputError(f"the server answered {(status + await reader.read()).decode()}")
         while data := await reader.read(1 << 16):
-            chunks += data.count(b"data: ")
+            pieces += data.count(b"data: ")
+            if pieces and together.enough(number, pieces):
+                break
         writer.close()
-        return chunks
+        return pieces
 
     async def read_all() -> list[int]:
         return await asyncio.wait_for(asyncio.gather(*(read(number) for number in range(ANSWERS))), 120)
 
-    return {"chunks": asyncio.run(read_all())}
+    return {"pieces": asyncio.run(read_all())}
 
 
 @contextmanager
@@ -218,16 +241,13 @@ def listening(engine: Engine, tokenizer: Tokenizer) -> Iterator[int]:
         thread.join()
 
 
-def read_streams(port: int, case: dict[str, Any], steps: int) -> None:
-    """Eight requests over HTTP, read by another process."""
-    found = run_worker(__file__, "clients", {"port": port, "case": case, "steps": steps})
-    assert min(found["chunks"]) > 1
-
-
 def over_http(case: dict[str, Any], steps: int, engine: Engine, tokenizer: Tokenizer) -> None:
-    """The same through the server."""
+    """The same through the server, read by another process."""
     with listening(engine, tokenizer) as port:
-        read_streams(port, case, steps)
+        found = run_worker(__file__, "clients", {"port": port, "case": case, "steps": steps})
+        assert min(found["pieces"]) >= steps
+        while engine.statistics().running:  # the server notices that its clients went away
+            time.sleep(0.001)
 
 
 def measure(
@@ -246,9 +266,7 @@ def measure(
         engine.stop()
     steps = executor.steps[2:]
     if not steps:
-        raise InputError(
-            "eight answers were never under way together for three steps; give more --steps, or a longer --step-ms"
-        )
+        raise InputError(NEVER_TOGETHER)
     return {"idle_ms": [1e3 * idle for idle, _ in steps], "cpu_ms": [1e3 * cpu for _, cpu in steps]}
 
 
@@ -281,9 +299,11 @@ class TwiceExecutor:
         self._gave = clock[-1] if all_go_on else None
 
     def collect(self) -> torch.Tensor:
+        logits_RV = self._logits.pop()
+        logits_RV[:, -1] = NEVER
         if self._gave is not None:
             self._gave = time.perf_counter()
-        return self._logits.pop()
+        return logits_RV
 
     def close(self) -> None:
         self._inner.close()
@@ -296,18 +316,18 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
     set_threads(settings["threads"])
     checkpoint = Checkpoint(settings["folder"])
     tokenizer = tokenizer_of(checkpoint.config.vocabulary)
-    executor = TwiceExecutor(ResidentExecutor(checkpoint, Precision(torch.bfloat16), 4 * ANSWERS, "cpu"))
+    blocks = ANSWERS * CONTEXT_BLOCKS
+    executor = TwiceExecutor(ResidentExecutor(checkpoint, Precision(torch.bfloat16), blocks, "cpu"))
     engine = Engine(executor, tokenizer)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in HTTP_CASES}
     try:
-        with listening(engine, tokenizer) as port:
-            for _ in range(settings["rounds"]):
-                for name in HTTP_CASES:
-                    executor.steps.clear()
-                    read_streams(port, CASES[name], settings["steps"])
-                    if not executor.steps:
-                        raise InputError("eight answers were never under way together; give more --steps")
-                    found[name] += executor.steps
+        for _ in range(settings["rounds"]):
+            for name in HTTP_CASES:
+                executor.steps.clear()
+                over_http(CASES[name], settings["steps"], engine, tokenizer)
+                if not executor.steps:
+                    raise InputError(NEVER_TOGETHER)
+                found[name] += executor.steps
     finally:
         engine.stop()
     return found
@@ -355,7 +375,7 @@ def main() -> None:
         metavar="TOKENS",
         help="of the idle part",
     )
-    parser.add_argument("--steps", type=int, default=80, help="tokens of each answer")
+    parser.add_argument("--steps", type=int, default=80, help="pieces of each answer that count")
     parser.add_argument(
         "--step-ms",
         type=float,
@@ -364,8 +384,10 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.vocabularies) < 300:
         raise InputError("a vocabulary has the 256 bytes and some words; give 300 tokens or more")
-    if options.steps <= ANSWERS:
-        raise InputError(f"eight answers do not begin at once; give --steps {ANSWERS + 1} or more")
+    if not 10 <= options.steps <= 1000:
+        raise InputError(
+            "few steps have no median, and an answer ends at 2,048 tokens; give --steps from 10 to 1000"
+        )
     if min(options.threads, options.rounds) < 1:
         raise InputError("give --threads and --rounds at least 1")
     if "served" not in options.parts and options.step_ms is None:
