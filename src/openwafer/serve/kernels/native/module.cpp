@@ -15,7 +15,8 @@ using namespace openwafer::serve;
 
 namespace {
 
-constexpr int64_t MANY_LOGITS = 1 << 19;
+// Below this, waking up threads that sleep between two steps takes longer than what they save (two cores).
+constexpr int64_t MANY_LOGITS = 1 << 22;
 
 template <class T>
 T* pointer(uintptr_t address) {
@@ -87,7 +88,6 @@ NB_MODULE(_native, m) {
     {
       const nb::gil_scoped_release release;
       auto choose_one = [&](int64_t row) { choose(*levels()[size_t(level)], count, choices[size_t(row)]); };
-      // Threads that sleep take longer to wake up than a few rows of an ordinary vocabulary take.
       if (count * int64_t(choices.size()) < MANY_LOGITS) {
         for (int64_t row = 0; row < int64_t(choices.size()); ++row) choose_one(row);
       } else {
