@@ -105,7 +105,7 @@ def wrong_size(path: Path, expected: int, found: int) -> CheckpointError:
     """The error for a file that ends early, or that something was added to."""
     return CheckpointError(
         f"{path} is damaged: {found} bytes found, {expected} expected; "
-        "resume from an older checkpoint, or copy the file again from where it is whole"
+        "copy the file again from where it is whole; a training run can resume from an older checkpoint"
     )
 
 
