@@ -4,12 +4,16 @@
     python benchmarks/serve_kernels.py --parts step --threads 2
 
 products: one token by matrices of several shapes and dtypes, enough of them to leave no cache warm. tokens: 1 to 16 tokens by
-two matrices of a 1.1B model, by native kernels and by torch. step: all layers and
-the head of a decode step of a 1.1B model (22 layers, 2048 hidden, 32 heads, 4 of keys and values, 5632 intermediate, 32,000
-tokens, bfloat16) at several contexts; its bytes are those of the weights and of the keys and values.
+two matrices of the model, by native kernels and by torch. step: all layers and the head of a decode step in bfloat16 at several
+contexts; its bytes are those of the weights and of the keys and values. The model's shape is that of serve_peers.py: 22 layers,
+2048 hidden, 32 heads, 4 of keys and values, 5632 intermediate, 32,000 tokens.
 
 What is compared runs in turn, `--rounds` times. GB/s are bytes of weights by the median of the times. torch's threads look
 for work for a while after each call, so a pause follows it.
+
+choice: milliseconds in which rows of random logits (normal, times 3) become tokens, one call after another, and after a rest in
+which other memory was read, as a decode step does. What is drawn by is written beside the logits, which the next round reads
+again. NumPy's way is that of machines without the native kernels.
 """
 
 from __future__ import annotations
@@ -17,37 +21,69 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from _common import describe_machine, entry, finish, parser_of, print_table
+from _serve_model import SHAPES
 from torch.nn import functional
 
-from openwafer.base import MIB
+from openwafer.base import MIB, InputError
 from openwafer.serve import kernels
-from openwafer.serve.kernels import DecoderLayer, Linear, Paged
+from openwafer.serve.kernels import Asked, DecoderLayer, Level, Linear, Paged
 from openwafer.serve.kernels._load import native
 from openwafer.serve.model import new_tensor
 
-PARTS = ("products", "tokens", "step")
-SHAPES = ((2048, 2048), (5632, 2048), (32000, 2048))
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int8": torch.bfloat16}
-SET_BYTES = 160 * MIB
 PROBE_BYTES = 256 * MIB
-HIDDEN, INNER, LAYERS, HEADS, HEADS_KV, HEAD_DIM, VOCABULARY = 2048, 5632, 22, 32, 4, 64, 32000
 TORCH_REST_S = 0.01
+STEP_S = 0.03
+"""Of rest between two choices, beside what reading the probe's memory takes."""
 
 
-def matrices(rows: int, columns: int, dtype: str) -> tuple[list[Linear], int]:
-    """Enough matrices to fill SET_BYTES, and their bytes."""
+def matrices(model: Model, rows: int, columns: int, dtype: str) -> tuple[list[Linear], int]:
+    """Enough matrices to fill the model's `set_bytes`, and their bytes."""
     found: list[Linear] = []
     total = 0
-    while total < SET_BYTES or len(found) < 2:
+    while total < model.set_bytes or len(found) < 2:
         found.append(
             Linear(filled(rows, columns, DTYPES[dtype]), None, "int8" if dtype == "int8" else "none")
         )
         total += found[-1].nbytes
     return found, total
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sizes of a model, and of what is to be larger than the caches."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    heads_kv: int
+    vocabulary: int
+    set_bytes: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+
+def model_of(shape: str) -> Model:
+    """One of `_serve_model.SHAPES`."""
+    sizes = SHAPES[shape]
+    return Model(
+        hidden=sizes["hidden_size"],
+        inner=sizes["intermediate_size"],
+        layers=sizes["num_hidden_layers"],
+        heads=sizes["num_attention_heads"],
+        heads_kv=sizes["num_key_value_heads"],
+        vocabulary=sizes["vocab_size"],
+        set_bytes=160 * MIB if shape == "1b" else MIB,
+    )
 
 
 def filled(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
@@ -86,12 +122,12 @@ def probe_of() -> Callable[[], object]:
     return lambda: native.read_probe(memory.data_ptr(), PROBE_BYTES)
 
 
-def products(threads: int, rounds: int) -> list[dict[str, Any]]:
+def products(model: Model, threads: int, rounds: int) -> list[dict[str, Any]]:
     """One token by each shape in each dtype."""
-    probe, found = probe_of(), []
+    probe, found, columns = probe_of(), [], model.hidden
     for dtype in DTYPES:
-        for rows, columns in SHAPES:
-            linears, nbytes = matrices(rows, columns, dtype)
+        for rows in (model.hidden, model.inner, model.vocabulary):
+            linears, nbytes = matrices(model, rows, columns, dtype)
             x_TK = torch.randn(1, columns).to(DTYPES[dtype])
             seconds = in_turn(
                 rounds,
@@ -105,12 +141,12 @@ def products(threads: int, rounds: int) -> list[dict[str, Any]]:
     return found
 
 
-def tokens(threads: int, rounds: int) -> list[dict[str, Any]]:
+def tokens(model: Model, threads: int, rounds: int) -> list[dict[str, Any]]:
     """1 to 16 tokens by two matrices."""
     found = []
     for dtype in DTYPES:
-        for rows, columns in ((2 * INNER, HIDDEN), (HIDDEN, INNER)):
-            linears, nbytes = matrices(rows, columns, dtype)
+        for rows, columns in ((2 * model.inner, model.hidden), (model.hidden, model.inner)):
+            linears, nbytes = matrices(model, rows, columns, dtype)
             for count in (1, 2, 4, 8, 12, 16):
                 x_TK = torch.randn(count, columns).to(DTYPES[dtype])
                 y_TN = torch.empty((count, rows), dtype=x_TK.dtype)
@@ -129,22 +165,24 @@ def tokens(threads: int, rounds: int) -> list[dict[str, Any]]:
     return found
 
 
-def step(threads: int, rounds: int) -> list[dict[str, Any]]:
-    """A decode step of a 1.1B model."""
+def step(model: Model, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """A decode step."""
     probe, found = probe_of(), []
     dtype, blocks = torch.bfloat16, 16
-    norm = torch.ones(HIDDEN, dtype=dtype)
+    norm = torch.ones(model.hidden, dtype=dtype)
     layers, nbytes = [], 0
-    for _ in range(LAYERS):
+    for _ in range(model.layers):
         shapes = (
-            ((HEADS + 2 * HEADS_KV) * HEAD_DIM, HIDDEN),
-            (HIDDEN, HEADS * HEAD_DIM),
-            (2 * INNER, HIDDEN),
-            (HIDDEN, INNER),
+            ((model.heads + 2 * model.heads_kv) * model.head_dim, model.hidden),
+            (model.hidden, model.heads * model.head_dim),
+            (2 * model.inner, model.hidden),
+            (model.hidden, model.inner),
         )
         qkv, output, gate_up, down = (Linear(filled(*shape, dtype)) for shape in shapes)
         nbytes += sum(linear.nbytes for linear in (qkv, output, gate_up, down))
-        caches = [new_tensor((blocks, HEADS_KV, 128, HEAD_DIM), dtype).normal_() for _ in range(2)]
+        caches = [
+            new_tensor((blocks, model.heads_kv, 128, model.head_dim), dtype).normal_() for _ in range(2)
+        ]
         layer = DecoderLayer(
             attention_norm=norm,
             qkv=qkv,
@@ -155,16 +193,16 @@ def step(threads: int, rounds: int) -> list[dict[str, Any]]:
             query_norm=None,
             key_norm=None,
             epsilon=1e-5,
-            heads=HEADS,
-            heads_kv=HEADS_KV,
-            head_dim=HEAD_DIM,
+            heads=model.heads,
+            heads_kv=model.heads_kv,
+            head_dim=model.head_dim,
             window=None,
         )
         layers.append((layer, *caches))
-    head = Linear(filled(VOCABULARY, HIDDEN, dtype))
+    head = Linear(filled(model.vocabulary, model.hidden, dtype))
     nbytes += head.nbytes
-    x_TH = torch.randn(1, HIDDEN).to(dtype)
-    cos, sin = torch.ones(1, HEAD_DIM // 2), torch.zeros(1, HEAD_DIM // 2)
+    x_TH = torch.randn(1, model.hidden).to(dtype)
+    cos, sin = torch.ones(1, model.head_dim // 2), torch.zeros(1, model.head_dim // 2)
     for context in (64, 1024, 2048):
         paged = Paged([0, 1], [context], torch.arange(blocks, dtype=torch.int32)[None])
 
@@ -175,19 +213,63 @@ def step(threads: int, rounds: int) -> list[dict[str, Any]]:
             return head(y_TH)
 
         seconds = in_turn(rounds, native=decode, probe=probe)
-        read = nbytes + LAYERS * 2 * context * HEADS_KV * HEAD_DIM * 2
+        read = nbytes + model.layers * 2 * context * model.heads_kv * model.head_dim * 2
         row = {"threads": threads, "context": context, "ms": seconds["native"] * 1e3}
         rates = {"native": read / seconds["native"] / 1e9, "probe": PROBE_BYTES / seconds["probe"] / 1e9}
         found.append(row | rates)
     return found
 
 
+def choice(model: Model, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Rows of the model's vocabulary, and of one four times as large, to tokens."""
+    level, slow = kernels.levels()[-1], kernels.levels()[0]
+    probe, found = probe_of(), []
+    for rows, vocabulary in ((8, model.vocabulary), (8, 4 * model.vocabulary), (64, 4 * model.vocabulary)):
+        normal = np.random.default_rng(0).standard_normal((rows, vocabulary), dtype=np.float32)
+        logits_RV, drawn_from_RV = normal * 3, np.empty_like(normal)
+        for how in ("greedy", "top_p", "logprobs 5"):
+            asked = [
+                question(how, kernels.address(logits_V), kernels.address(weights_V), place / rows)
+                for place, (logits_V, weights_V) in enumerate(zip(logits_RV, drawn_from_RV, strict=True))
+            ]
+
+            def choose(level: Level = level, vocabulary=vocabulary, asked=asked) -> None:  # type: ignore[no-untyped-def]
+                kernels.choose(vocabulary, asked, level)
+
+            def rest() -> None:
+                probe()
+                time.sleep(STEP_S)
+
+            seconds = {
+                "again": in_turn(rounds, choose=choose),
+                "after a rest": in_turn(rounds, rest=rest, choose=choose),
+                "NumPy": in_turn(rounds, choose=lambda choose=choose: choose(slow)),
+            }
+            row = {"threads": threads, "rows": rows, "vocabulary": vocabulary, "choice": how}
+            found.append(row | {name: 1e3 * times["choose"] for name, times in seconds.items()})
+    return found
+
+
+def question(how: str, logits: int, weights: int, draw: float) -> Asked:
+    """What is asked of a row at an address."""
+    if how == "top_p":
+        return logits, None, 1.25, 0.9, draw, weights, logits, -1
+    return logits, None, 0.0, 1.0, 0.0, 0, logits, -1 if how == "greedy" else 5
+
+
+RUNS = {"products": products, "tokens": tokens, "step": step, "choice": choice}
+
+
 def main() -> None:
     parser = parser_of(__doc__, folder=False)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--parts", nargs="+", choices=RUNS, default=list(RUNS), metavar="PART")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="COUNT")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shape", choices=SHAPES, default="1b", help="of the model")
     options = parser.parse_args()
+    if min(*options.threads, options.rounds) < 1:
+        raise InputError("give --threads and --rounds at least 1")
+    model = model_of(options.shape)
     print(describe_machine(), flush=True)
     print(f"native level: {kernels.levels()[-1]}", flush=True)
     figures: dict[str, Any] = {}
@@ -196,15 +278,16 @@ def main() -> None:
         for threads in options.threads:
             kernels.set_threads(threads)
             torch.set_num_threads(threads)
-            rows += {"products": products, "tokens": tokens, "step": step}[part](threads, options.rounds)
+            rows += RUNS[part](model, threads, options.rounds)
         for row in rows:
             if "probe" in row:
                 row["of probe"] = row["native"] / row["probe"]
         figures[part] = rows
-        print(f"\n{part}, GB/s:", flush=True)
+        print(f"\n{part}, {'ms' if part == 'choice' else 'GB/s'}:", flush=True)
+        digits = 2 if part == "choice" else 1
         cells = [
             [
-                f"{x:.2f}" if k == "of probe" else f"{x:.1f}" if isinstance(x, float) else x
+                f"{x:.2f}" if k == "of probe" else f"{x:.{digits}f}" if isinstance(x, float) else x
                 for k, x in row.items()
             ]
             for row in rows

@@ -69,7 +69,9 @@ class Bench:
     def __call__(self, script: str, *arguments: str, apart: Collection[str] = ()) -> Ran:
         """Run a script to its end, with `--json` and, where it has one, `--folder`, which it must leave empty."""
         self._apart = apart
-        folder = () if script in ("matmul", "fabric_network") else ("--folder", str(self.folder))
+        folder = (
+            () if script in ("matmul", "fabric_network", "serve_kernels") else ("--folder", str(self.folder))
+        )
         self.main(script, *arguments, *folder, "--json", str(self._json))
         Bench._warm = True
         rows = table(self._capsys.readouterr().out)

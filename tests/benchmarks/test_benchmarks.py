@@ -218,6 +218,22 @@ def test_serve_overhead_compares_a_served_step_with_the_same_step_alone(bench: B
     assert ran.figures["step_ms"] == 5
 
 
+def test_serve_kernels_measures_every_part_by_the_kernels_at_hand(bench: Bench) -> None:
+    """One token, several, a step of all layers, and rows that become tokens; rates are bytes by seconds."""
+    ran = bench("serve_kernels", "--shape", "tiny", "--threads", "1", "--rounds", "1")
+
+    products, tokens, step, choice = (ran.figures[part] for part in ("products", "tokens", "step", "choice"))
+    assert {row["dtype"] for row in products} == {row["dtype"] for row in tokens}
+    assert len(products) == 4 * 3
+    assert len(tokens) == 4 * 2 * 6
+    assert [row["context"] for row in step] == [64, 1024, 2048]
+    assert {(row["rows"], row["vocabulary"]) for row in choice} == {(8, 512), (8, 2048), (64, 2048)}
+    for row in (*products, *step):
+        assert row["of probe"] == row["native"] / row["probe"] > 0
+    assert all(min(row["native"], row["torch"]) > 0 for row in tokens)
+    assert all(min(row["again"], row["after a rest"], row["NumPy"]) > 0 for row in choice)
+
+
 def test_serve_streaming_makes_a_group_where_memory_is_handed_out(bench: Bench, tmp_path: Path) -> None:
     """Below the nearest group that may limit memory, which need not be this process's own; else there is none."""
     serve_streaming = importlib.import_module("serve_streaming")
@@ -300,6 +316,7 @@ REFUSED = {
         ["peers", "--batch", "4", "--microbatches", "3"],
         "does not divide into 3 microbatches",
     ),
+    "too few pieces": (["serve_overhead", "--steps", "2"], "give --steps from 10 to 1000"),
     "one step of a vocabulary": (["vocabulary", "--steps", "1"], "give --steps 2 or more"),
     "no step for the overlap": (["pipeline", "--steps", "3"], "give --steps 4 or more"),
     "half a sample": (

@@ -67,8 +67,7 @@ def _choose(vocabulary: int, row: Asked) -> Chosen:
         if not math.isfinite(largest):
             return NO_TOKEN, 0.0, 0.0, likely
         whole = largest + math.log(float(np.exp(told_V - np.float32(largest)).sum(dtype=np.float64)))
-        order_K = np.argsort(-told_V, kind="stable")[:tops]
-        likely = [(int(token), float(told_V[token]) - whole) for token in order_K]
+        likely = [(token, float(told_V[token]) - whole) for token in _most_likely(told_V, tops)]
     logits_V = _row(at, vocabulary)
     if np.isnan(logits_V).any():
         return NO_TOKEN, 0.0, whole, likely
@@ -124,6 +123,18 @@ def _within(weights_V: Floats, token: int, limit: float) -> int:
             return token
     weights_V *= inside_V
     return DRAW_AGAIN
+
+
+def _most_likely(logits_V: Floats, wanted: int) -> list[int]:
+    """The places of the largest logits, equal ones in their order."""
+    if wanted == 0:
+        return []
+    last = max(0, len(logits_V) - wanted)
+    tokens_K = np.flatnonzero(
+        logits_V >= np.partition(logits_V, last)[last]
+    )  # sorting all takes ten times as long
+    order_K = np.argsort(-logits_V[tokens_K], kind="stable")[:wanted]
+    return [int(token) for token in tokens_K[order_K]]
 
 
 def _chunks(row_V: Floats) -> Sequence[Floats]:
