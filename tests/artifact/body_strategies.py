@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hypothesis import strategies as st
 
 from openwafer.artifact import (
@@ -58,6 +60,7 @@ plain_arguments = st.one_of(
 )
 
 
+@cache
 def arguments(values: int) -> st.SearchStrategy:
     """What may stand in a call when `values` values exist."""
     refs = st.integers(0, values - 1).map(Ref) if values else st.nothing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, get_args
 
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ OPERATIONS: tuple[ir.Arithmetic, ...] = get_args(ir.Arithmetic)
 DATA, OUT = 128, 32
 
 
+@cache
 def numbers(kind: ir.Type) -> st.SearchStrategy[ir.Number]:
     """Literals of a type, often at the ends of its range."""
     if kind in ir.FLOATS:
@@ -32,6 +34,7 @@ def numbers(kind: ir.Type) -> st.SearchStrategy[ir.Number]:
     )
 
 
+@cache
 def descriptors(symbol: str = "data") -> st.SearchStrategy[ir.Descriptor]:
     """Known DSDs of every kind."""
     four = st.tuples(*[st.integers(1, 9)] * 4)
