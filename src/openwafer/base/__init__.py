@@ -1,4 +1,4 @@
-"""Errors, units, logs and listening sockets; imports nothing of ours. `llvm` and `web` are loaded by who needs them."""
+"""Errors, units, logs and listening sockets; imports nothing of ours. Who needs `llvm`, `processes` or `web` loads them."""
 
 from openwafer.base.errors import (
     CaptureError,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any
 
 from openwafer.base import InputError, configure_logs
+from openwafer.base.processes import ending_of, ignore_interrupts, start_process
 from openwafer.cluster._codec import decode_job
 from openwafer.cluster._failures import report_failure
 from openwafer.cluster._inputs import BatchFunction, InputWorkerRole
@@ -44,9 +41,7 @@ def kind_and_index(name: str) -> tuple[str, int]:
 def run_role(start: RoleStart, in_process: bool) -> None:
     """Run a role to its end; what goes wrong is reported to the coordinator and not raised."""
     if in_process:
-        # Ctrl-C is for the coordinator, which then tells everyone. The signal is blocked since the start.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        ignore_interrupts()  # Ctrl-C is for the coordinator, which then tells everyone
         configure_logs()
         _name_process(start.name)
     with start.endpoints as ends:
@@ -82,20 +77,19 @@ class RunningRole:
         self._thread: threading.Thread | None = None
         self._process: Any = None
         if processes:
-            context = multiprocessing.get_context("spawn")
-            self._process = context.Process(target=run_role, args=(start, True), name=start.name, daemon=True)
-            # The user's data may be defined in the user's main module; no other role needs it.
-            with nullcontext() if start.batches is not None else _quiet_main(), _interrupts_blocked():
-                try:
-                    self._process.start()
-                except (pickle.PicklingError, AttributeError, TypeError) as error:
-                    if start.batches is None:
-                        raise
-                    raise InputError(
-                        f"{start.name} cannot be a process of its own, because its data does not pickle ({error}); "
-                        "define the dataset's class and functions at the top level of a module, or leave "
-                        "input_processes off"
-                    ) from error
+            try:
+                # The user's data may be defined in the user's main module; no other role needs it.
+                self._process = start_process(
+                    run_role, (start, True), start.name, with_main=start.batches is not None
+                )
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                if start.batches is None:
+                    raise
+                raise InputError(
+                    f"{start.name} cannot be a process of its own, because its data does not pickle ({error}); "
+                    "define the dataset's class and functions at the top level of a module, or leave "
+                    "input_processes off"
+                ) from error
         else:
             self._thread = threading.Thread(
                 target=run_role, args=(start, False), name=start.name, daemon=True
@@ -114,11 +108,7 @@ class RunningRole:
     def ending(self) -> str:
         """How a process ended, in words."""
         code = self._process.exitcode if self._process is not None else None
-        if code is None:
-            return "ended"
-        if code < 0:
-            return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-        return f"ended with exit code {code}"
+        return "ended" if code is None else ending_of(code)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end; True if it came."""
@@ -136,28 +126,3 @@ class RunningRole:
         if self._process is not None and self._process.is_alive():
             os.kill(self._process.pid, signal.SIGKILL)
             self._process.join()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process started in this block inherits the mask: Ctrl-C cannot end it before it ignores the signal."""
-    resource_tracker.ensure_running()  # which unblocks the signal when it starts the tracker
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _quiet_main:  # noqa: N801 - a context manager used like a function
-    """Spawned roles need nothing of the user's main module: keep multiprocessing from running it again."""
-
-    def __enter__(self) -> None:
-        main = sys.modules["__main__"]
-        self.saved: dict[str, Any] = {
-            name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
-        }
-        main.__dict__["__spec__"] = None
-
-    def __exit__(self, *_: object) -> None:
-        sys.modules["__main__"].__dict__.update(self.saved)

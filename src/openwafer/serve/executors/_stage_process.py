@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Self, final
 import torch
 
 from openwafer.base import RoleLost, WaferError
+from openwafer.base.processes import ignore_interrupts
 from openwafer.serve.executors._cache import make_cache
 from openwafer.serve.executors._stages import (
     ALIVE,
@@ -34,10 +34,7 @@ _PULSE_S = 0.2
 
 def run_stage(start: StageStart, ends: Endpoints) -> None:
     """Be a stage until the transport ends. An error of its own is reported; one that came from others is theirs to tell."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to all of a terminal's processes; the coordinator ends us
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()  # the coordinator ends us
     with ends, Pulse(start, ends) as pulse:
         try:
             torch.set_num_threads(start.threads)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
-from multiprocessing import resource_tracker
 from typing import Any, final
 
 from openwafer import base
 from openwafer.base import EngineError, RoleError, WaferError
+from openwafer.base.processes import ending_of, start_process
 from openwafer.serve.executors._stage_process import run_stage
 from openwafer.serve.executors._stages import (
     ALIVE,
@@ -51,19 +48,11 @@ class Stages:
         self._starts, self._transport = starts, transport
         self._stall_s, self._hang_s = stall_s, hang_s
         self._ends = transport.endpoints(COORDINATOR)
-        context = multiprocessing.get_context("spawn")
         self._processes: list[Any] = []
         try:
-            with _quiet_main(), _interrupts_blocked():
-                for start in starts:
-                    process = context.Process(
-                        target=run_stage,
-                        args=(start, transport.endpoints(start.name)),
-                        name=start.name,
-                        daemon=True,
-                    )
-                    process.start()
-                    self._processes.append(process)
+            for start in starts:
+                args = (start, transport.endpoints(start.name))
+                self._processes.append(start_process(run_stage, args, start.name))
             transport.started()
         except BaseException:
             self.close()
@@ -151,7 +140,7 @@ class Stages:
                     return EngineError(f"{self._title(start)} failed: {report.text}; open the model again")
                 if process.exitcode:
                     return EngineError(
-                        f"{self._title(start)} {_ending(process.exitcode)}; see the system's log (was it out of memory?), "
+                        f"{self._title(start)} {ending_of(process.exitcode)}; see the system's log (was it out of memory?), "
                         "and open the model again"
                     )
             time.sleep(0.02)
@@ -228,32 +217,3 @@ def _as_raised(name: str, report: Report) -> WaferError:
     if isinstance(kind, type) and issubclass(kind, WaferError):
         return kind(report.text)
     return EngineError(f"{name} could not load its layers: {report.text}")
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"ended with exit code {code}"
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process started in this block inherits the mask: Ctrl-C cannot end it before it ignores the signal."""
-    resource_tracker.ensure_running()  # which unblocks the signal when it starts the tracker
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _quiet_main() -> Iterator[None]:
-    """Stages need nothing of the main module: keep multiprocessing from running it again."""
-    main = sys.modules["__main__"].__dict__
-    saved: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-    main["__spec__"] = None
-    try:
-        yield
-    finally:
-        main.update(saved)

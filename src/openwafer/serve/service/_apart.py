@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -11,6 +10,7 @@ from multiprocessing.connection import Connection
 from rich.console import Console
 
 from openwafer.base import EngineError, WaferError, configure_logs
+from openwafer.base.processes import ignore_interrupts, start_process
 from openwafer.serve.service._config import ServiceConfig
 from openwafer.serve.service._service import Service
 
@@ -25,15 +25,8 @@ def serve_apart(config: ServiceConfig) -> Iterator[str]:
 
     Raises what `Service` raises, and EngineError if the process ends by itself while it loads.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(config, theirs), name="server")
-    # Ctrl-C goes to all processes of a terminal. The server's would be in the way of whoever ends it in order.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ours, theirs = multiprocessing.Pipe()
+    process = start_process(_serve, (config, theirs), "server", daemon=False)  # it may have stages
     theirs.close()
     is_ready = False
     try:
@@ -59,8 +52,7 @@ def serve_apart(config: ServiceConfig) -> Iterator[str]:
 
 
 def _serve(config: ServiceConfig, parent: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()
     configure_logs()
     # The connection ends when the other process wants this one to end, or has ended itself; nothing else comes on it.
     with suppress(BrokenPipeError):
