@@ -100,7 +100,8 @@ def test_a_truncated_shard_is_named_with_its_sizes(tmp_path: Path) -> None:
     size = shard.stat().st_size
     os.truncate(shard, size - 1)
     with pytest.raises(
-        CheckpointError, match=f"{shard.name} is damaged: {size - 1} bytes found, {size} expected; copy the file again"
+        CheckpointError,
+        match=f"{shard.name} is damaged: {size - 1} bytes found, {size} expected; copy the file again",
     ):
         Checkpoint.open(path)
 
