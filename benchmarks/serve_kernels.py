@@ -43,18 +43,6 @@ STEP_S = 0.03
 """Of rest between two choices, beside what reading the probe's memory takes."""
 
 
-def matrices(model: Model, rows: int, columns: int, dtype: str) -> tuple[list[Linear], int]:
-    """Enough matrices to fill the model's `set_bytes`, and their bytes."""
-    found: list[Linear] = []
-    total = 0
-    while total < model.set_bytes or len(found) < 2:
-        found.append(
-            Linear(filled(rows, columns, DTYPES[dtype]), None, "int8" if dtype == "int8" else "none")
-        )
-        total += found[-1].nbytes
-    return found, total
-
-
 @dataclass(frozen=True)
 class Model:
     """Sizes of a model, and of what is to be larger than the caches."""
@@ -84,6 +72,18 @@ def model_of(shape: str) -> Model:
         vocabulary=sizes["vocab_size"],
         set_bytes=160 * MIB if shape == "1b" else MIB,
     )
+
+
+def matrices(model: Model, rows: int, columns: int, dtype: str) -> tuple[list[Linear], int]:
+    """Enough matrices to fill the model's `set_bytes`, and their bytes."""
+    found: list[Linear] = []
+    total = 0
+    while total < model.set_bytes or len(found) < 2:
+        found.append(
+            Linear(filled(rows, columns, DTYPES[dtype]), None, "int8" if dtype == "int8" else "none")
+        )
+        total += found[-1].nbytes
+    return found, total
 
 
 def filled(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
